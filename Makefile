@@ -1,0 +1,34 @@
+# make quickstart | test | check | setup      Everything happens in .venv; a second call starts at once.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart setup test check format lint types clean
+
+quickstart: setup  ## four optimizers on embedded images, and a table
+	$(BIN)/python src/train.py -m experiment=quickstart optimizer=adam,sgd,rmsprop,adamw
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: format lint types test  ## the whole gate: what CI runs
+
+format: setup
+	$(BIN)/ruff format --check .
+
+lint: setup
+	$(BIN)/ruff check .
+
+types: setup
+	$(BIN)/mypy
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "OptBench needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make $(MAKECMDGOALS) PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
