@@ -1,0 +1,253 @@
+"""From images in memory to batches on the device: the split, the order, scaling and augmentation."""
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from optbench.data.imageset import ImageSet
+
+Batch = tuple[Tensor, Tensor]
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class Images(Dataset):
+    """Part of an ImageSet. A batch is one indexing of a tensor, not a list of images to stack."""
+
+    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
+        self.images, self.labels, self.indices = images, labels, indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Batch:
+        where = self.indices[index]
+        return self.images[where], self.labels[where]
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        where = self.indices[indices]
+        return self.images[where], self.labels[where]
+
+
+def as_fetched(batch: Batch) -> Batch:
+    """The collate function of a dataset that fetches whole batches."""
+    return batch
+
+
+def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """uint8 `(B, 3, H, W)` to float32 by each channel's scale and shift, `(3, 1, 1)`, on the images' own device."""
+    return torch.addcmul(shift.to(images.device), images.float(), scale.to(images.device))
+
+
+class ImageDataModule(pl.LightningDataModule):
+    """Images stay uint8 in memory; a batch becomes float, scaled and augmented on the device.
+
+    Subclasses say where the images come from (`load`). Batches are `(B, 3, H, W)` float32 and `(B,)` int64.
+
+    Args:
+        batch_size: images a step, over all devices. A last batch of a single image is dropped, because BatchNorm
+            cannot train on it.
+        val_size: the part of the training images that validates, cut by `split_seed`.
+        order_seed: shuffles the training images and draws the augmentation; both depend only on it and the epoch.
+        normalization: `symmetric` scales to [-1, 1], `standard` by the training images' channel means and deviations.
+
+    Raises:
+        ValueError: from the constructor or from `setup`, for a value that is not allowed.
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        val_size: float,
+        split_seed: int,
+        order_seed: int,
+        normalization: str,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"data.batch_size={batch_size} must be a whole number of at least 1.")
+        if not isinstance(val_size, int | float) or not 0 < val_size < 1:
+            raise ValueError(
+                f"data.val_size={val_size} must lie between 0 and 1: it is the part of the training images that "
+                "validates, for example data.val_size=0.1."
+            )
+        if normalization not in ("symmetric", "standard"):
+            raise ValueError(f"data.normalization={normalization} is not known: use symmetric or standard.")
+        for key, value in {"split_seed": split_seed, "order_seed": order_seed}.items():
+            if not isinstance(value, int) or value < 0:
+                raise ValueError(f"data.{key}={value} must be a whole number of at least 0.")
+        self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
+        self.normalization, self.augmentation = normalization, augmentation
+        self.order_seed = order_seed
+        self.train: Images | None = None
+
+    @abstractmethod
+    def load(self) -> ImageSet:
+        """Read the images into memory."""
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is not None:  # Lightning calls it for fit and again for test
+            return
+        self.imageset = images = self.load()
+        self.classes = images.classes
+        count = len(images.train_images)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.split_seed))
+        n_val = round(count * self.val_size)
+        if n_val < 1 or n_val >= count:
+            raise ValueError(
+                f"data.val_size={self.val_size} of {count} training images leaves {count - n_val} to train on and "
+                f"{n_val} to validate on; both need at least one image."
+            )
+        if self.batch_size > count - n_val:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} is larger than the training set, which has {count - n_val} images "
+                f"after {n_val} were cut for validation. Use at most data.batch_size={count - n_val}."
+            )
+        val, train = order[:n_val].sort().values, order[n_val:].sort().values
+        self.split_sha256 = hashlib.sha256(val.numpy().tobytes()).hexdigest()
+        self.train = Images(images.train_images, images.train_labels, train)
+        self.val = Images(images.train_images, images.train_labels, val)
+        self.test = Images(images.test_images, images.test_labels, torch.arange(len(images.test_images)))
+        self.scale, self.shift = self._normalization(images.train_images[train[:: max(1, len(train) // 10_000)]])
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height, width."""
+        _, channels, height, width = self.imageset.train_images.shape
+        return channels, height, width
+
+    def _normalization(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift, each (3, 1, 1), that take uint8 pixels to what the network sees."""
+        if self.normalization == "symmetric":
+            return torch.full((3, 1, 1), 1 / 127.5), torch.full((3, 1, 1), -1.0)
+        pixels = images.double()
+        mean, deviation = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(1.0)
+        return (1 / deviation).float().view(3, 1, 1), (-mean / deviation).float().view(3, 1, 1)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        return normalize(images, self.scale, self.shift)
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        images, labels = batch
+        assert self.trainer is not None
+        images = self.normalize(images)
+        if self.augmentation is not None and self.trainer.training:
+            images = self.augmentation(images, self._augmentation_generator())
+        return images, labels
+
+    def _augmentation_generator(self) -> torch.Generator:
+        """Seeded by the step, so that a resumed run draws what an uninterrupted one would have drawn."""
+        assert self.trainer is not None
+        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
+        return torch.Generator().manual_seed(
+            hash((self.order_seed, self.trainer.global_rank, step)) & 0x7FFFFFFFFFFFFFFF
+        )
+
+    def train_order(self, replicas: int = 1, rank: int = 0) -> DistributedSampler:
+        """The order of the training images: a function of `order_seed` and the epoch, whatever happened before.
+
+        Also with one process: Lightning tells this sampler the epoch, and a resumed run goes on where it stopped.
+        """
+        seed = self.order_seed * 1_000_003  # DistributedSampler adds the epoch: keep the seeds apart
+        return DistributedSampler(self.train, replicas, rank, shuffle=True, seed=seed)
+
+    def order_sha256(self) -> str:
+        """A hash of the first epoch's order and the batch size: with `order_seed` it fixes every later one."""
+        order = torch.tensor(list(self.train_order()))
+        return hashlib.sha256(f"{self.batch_size}\n".encode() + order.numpy().tobytes()).hexdigest()
+
+    def _processes(self) -> tuple[int, int]:
+        trainer = self.trainer
+        return (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+
+    def train_dataloader(self) -> DataLoader:
+        replicas, rank = self._processes()
+        if self.batch_size % replicas:
+            raise ValueError(
+                f"data.batch_size={self.batch_size} cannot be shared out evenly among {replicas} devices: use a "
+                f"multiple of {replicas}."
+            )
+        assert self.train is not None
+        local = self.batch_size // replicas
+        lonely = -(-len(self.train) // replicas) % local == 1
+        return DataLoader(
+            self.train, local, sampler=self.train_order(replicas, rank), collate_fn=as_fetched, drop_last=lonely
+        )
+
+    def _eval_dataloader(self, images: Images) -> DataLoader:
+        replicas, rank = self._processes()
+        sampler = UnrepeatedDistributedSampler(images, replicas, rank, shuffle=False) if replicas > 1 else None
+        return DataLoader(images, 1000, sampler=sampler, collate_fn=as_fetched)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._eval_dataloader(self.val)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._eval_dataloader(self.test)
+
+
+# The sources: each `load` imports its own reader, so that a run starts without what it does not need.
+
+
+class CIFAR10DataModule(ImageDataModule):
+    """`optbench.data.cifar10.read_cifar10` in batches."""
+
+    def __init__(self, root: str, url: str | None, **batches: Any) -> None:
+        super().__init__(**batches)
+        self.root, self.url = root, url
+
+    def load(self) -> ImageSet:
+        from optbench.data.cifar10 import read_cifar10
+
+        return read_cifar10(self.root, self.url)
+
+
+class ImageFolderDataModule(ImageDataModule):
+    """`optbench.data.image_folder.read_image_folder` in batches."""
+
+    def __init__(
+        self,
+        root: str,
+        image_size: int,
+        test_size: float,
+        on_corrupt: str,
+        workers: int,
+        cache_dir: str,
+        split_seed: int,
+        **batches: Any,
+    ) -> None:
+        super().__init__(split_seed=split_seed, **batches)
+        self.reading = {
+            "root": root,
+            "image_size": image_size,
+            "test_size": test_size,
+            "split_seed": split_seed,
+            "on_corrupt": on_corrupt,
+            "workers": workers,
+            "cache_dir": cache_dir,
+        }
+
+    def load(self) -> ImageSet:
+        from optbench.data.image_folder import read_image_folder
+
+        return read_image_folder(**self.reading)
+
+
+class ShapesDataModule(ImageDataModule):
+    """`optbench.data.shapes.make_shapes` in batches."""
+
+    def __init__(self, train_size: int, test_size: int, shapes_seed: int, **batches: Any) -> None:
+        super().__init__(**batches)
+        self.train_size, self.test_size, self.shapes_seed = train_size, test_size, shapes_seed
+
+    def load(self) -> ImageSet:
+        from optbench.data.shapes import make_shapes
+
+        return make_shapes(self.train_size, self.test_size, self.shapes_seed)
