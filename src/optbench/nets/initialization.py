@@ -1,0 +1,12 @@
+"""Keras' constants, so that a network starts and normalises as the practice's did."""
+
+from torch import nn
+
+BATCHNORM = {"eps": 1e-3, "momentum": 0.01}  # Keras' momentum .99 weighs the old value
+
+
+def keras_dense(layer: nn.Linear) -> nn.Linear:
+    """Glorot-uniform weights (Glorot & Bengio 2010), zero biases: Keras' defaults for Dense."""
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
