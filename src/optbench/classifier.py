@@ -1,0 +1,113 @@
+"""The LightningModule: one shared step, metrics once an epoch, an optimizer and a schedule."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from optbench.metrics import evaluate, gather
+from optbench.optimizers import build_optimizer
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(pl.LightningModule):
+    """Trains `net` (images in, logits `(B, classes)` out) with cross-entropy.
+
+    Nothing in the training step makes the host wait for the device: the epoch's logits stay there (4 bytes x images x
+    classes) and every metric is computed from them when the epoch ends.
+
+    Args:
+        optimizer: called with the parameter groups.
+        scheduler: called with the optimizer; one that also takes `total_steps` steps every batch, any other every
+            epoch. None: the rate stays.
+        monitor: the metric that a plateau scheduler watches.
+        weight_decay_on: `all` parameters or only `weights` (see `optimizers.parameter_groups`).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        classes: tuple[str, ...],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable | None = None,
+        monitor: str = "val/loss",
+        weight_decay_on: str = "all",
+    ) -> None:
+        super().__init__()
+        self.net, self.classes = net, classes
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.monitor, self.weight_decay_on = monitor, weight_decay_on
+        self._epoch: list[Batch] = []  # detached logits and labels
+        self.test_logits = self.test_labels = torch.empty(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def _step(self, batch: Batch) -> Tensor:
+        images, labels = batch
+        logits = self.net(images)
+        self._epoch.append((logits.detach(), labels))
+        return F.cross_entropy(logits, labels)
+
+    def _end_epoch(self, stage: str) -> None:
+        logits, labels = (gather(torch.cat(parts)) for parts in zip(*self._epoch, strict=True))
+        self._epoch = []
+        logits, labels = logits.float().cpu(), labels.cpu()
+        if stage == "test":
+            self.test_logits, self.test_labels = logits, labels
+        values = {name: value.to(self.device) for name, value in evaluate(logits, labels, self.classes).items()}
+        shown = ("loss", "accuracy")
+        for bar in (True, False):
+            self.log_dict(
+                {f"{stage}/{name}": value for name, value in values.items() if (name in shown) is bar},
+                prog_bar=bar,
+                sync_dist=True,  # the same on every process already; keeps Lightning from warning
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = self._step(batch)
+        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch)
+
+    def on_train_epoch_end(self) -> None:
+        self._end_epoch("train")
+
+    def on_validation_epoch_start(self) -> None:
+        # validation runs inside the training epoch
+        self._train_epoch, self._epoch = self._epoch, []
+
+    def on_validation_epoch_end(self) -> None:
+        self._end_epoch("val")
+        self._epoch = self._train_epoch
+
+    def on_test_epoch_end(self) -> None:
+        self._end_epoch("test")
+
+    def configure_optimizers(self) -> dict:
+        optimizer = build_optimizer(self.optimizer, self.net, self.weight_decay_on)
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        assert isinstance(self.scheduler, partial)
+        every_batch = "total_steps" in inspect.signature(self.scheduler.func).parameters
+        steps = {"total_steps": int(self.trainer.estimated_stepping_batches)} if every_batch else {}
+        try:
+            scheduler = self.scheduler(optimizer, **steps)
+        except TypeError as error:
+            raise ValueError(f"scheduler: {self.scheduler.func.__name__} refuses its arguments: {error}.") from error
+        settings = {"scheduler": scheduler, "interval": "step" if every_batch else "epoch", "name": "lr"}
+        if isinstance(scheduler, ReduceLROnPlateau):
+            settings["monitor"] = self.monitor
+        return {"optimizer": optimizer, "lr_scheduler": settings}

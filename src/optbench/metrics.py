@@ -1,0 +1,49 @@
+"""What is measured of a classifier, in the words that metrics.csv, TensorBoard and summary.json share."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+
+def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Tensor]:
+    """All metrics of `(N, classes)` logits and `(N,)` labels.
+
+    `loss` (cross-entropy, nats), `accuracy`, `top3_accuracy`, `f1` (macro), `ece` (expected calibration error in 15
+    bins, Guo et al. 2017) and `accuracy/<class>` (the recall of each class; nan where it has no image).
+    """
+    n = len(classes)
+    # every process computes on what all processes gathered
+    options = {"num_classes": n, "validate_args": False, "sync_on_compute": False}
+    metrics: dict[str, Metric] = {
+        "accuracy": MulticlassAccuracy(average="micro", **options),
+        "top3_accuracy": MulticlassAccuracy(average="micro", top_k=min(3, n), **options),
+        "f1": MulticlassF1Score(average="macro", **options),
+        "ece": MulticlassCalibrationError(n_bins=15, **options),
+    }
+    collection = MetricCollection(metrics, compute_groups=False).to(logits.device)
+    values: dict[str, Tensor] = collection(logits, labels)
+    hits = logits.argmax(1) == labels
+    per_class = torch.zeros(n, device=logits.device).index_add_(0, labels, hits.float())
+    per_class = per_class / torch.bincount(labels, minlength=n)
+    values |= {f"accuracy/{name}": value for name, value in zip(classes, per_class, strict=True)}
+    return {"loss": F.cross_entropy(logits, labels), **values}
+
+
+def gather(part: Tensor) -> Tensor:
+    """The rows of every process in their original order, where process r of R has rows r, r + R, r + 2R, ..."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return part
+    parts = gather_all_tensors(part)
+    whole = part.new_empty((sum(len(p) for p in parts), *part.shape[1:]))
+    for rank, rows in enumerate(parts):
+        whole[rank :: len(parts)] = rows
+    return whole
+
+
+def monitorable(classes: tuple[str, ...]) -> list[str]:
+    """The names that `monitor` may take."""
+    names = ("loss", "accuracy", "top3_accuracy", "f1", "ece", *(f"accuracy/{name}" for name in classes))
+    return [f"{stage}/{name}" for stage in ("val", "train") for name in names]
