@@ -1,0 +1,48 @@
+"""Ends a run whose loss is no longer finite, without making every step wait for the device."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+
+class Diverged(Exception):
+    """The loss was not finite at this step (counted from 1)."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"The loss was no longer finite at step {step}.")
+        self.step = step
+
+
+class DivergenceGuard(pl.Callback):
+    """Remembers on the device at which step the loss first was nan or infinite.
+
+    The host looks every `log_every_n_steps` steps and before validation, so nothing of a diverged network is validated
+    or saved, and raises `Diverged`.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._first = torch.zeros((), dtype=torch.int64, device=pl_module.device)  # 0: none so far
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss: Tensor = outputs["loss"]
+        bad = ~torch.isfinite(loss) & (self._first == 0)
+        self._first = torch.where(bad, trainer.fit_loop.epoch_loop.total_batch_idx + 1, self._first)
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+            self._look(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and not torch.isfinite(loss):  # the last update blew the weights up
+            raise Diverged(trainer.global_step)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        first = int(self._first)
+        if trainer.world_size > 1:  # every process must leave together
+            steps = trainer.strategy.all_gather(self._first)
+            first = int(steps[steps > 0].min()) if (steps > 0).any() else 0
+        if first:
+            raise Diverged(first)

@@ -1,0 +1,69 @@
+"""The pages of TensorBoard beside the curves: the model's graph, training images, where the test went wrong."""
+
+import warnings
+
+import pytorch_lightning as pl
+import torch
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from optbench.classifier import Classifier
+from optbench.data.datamodule import ImageDataModule
+from optbench.figures import confidently_wrong, confusion, confusion_figure, image_grid
+
+
+class Figures(pl.Callback):
+    """Writes to TensorBoard: training images and the graph after the first epoch, the rest after the test.
+
+    Args:
+        examples: images in each grid.
+    """
+
+    def __init__(self, examples: int) -> None:
+        if not isinstance(examples, int) or examples < 1:
+            raise ValueError(f"callbacks.figures.examples={examples} must be a whole number of at least 1.")
+        self.examples = examples
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch or not trainer.is_global_zero or not self._loggers(trainer):
+            return
+        data = trainer.datamodule
+        assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
+        images, labels = data.train.__getitems__(list(range(min(self.examples, len(data.train)))))
+        titles = [data.classes[int(label)] for label in labels]
+        self._show(trainer, "images/training", image_grid(images, titles))
+        self._add_graph(trainer, pl_module, data.normalize(images[:1]).to(pl_module.device))
+
+    def _add_graph(self, trainer: pl.Trainer, classifier: Classifier, images: torch.Tensor) -> None:
+        training = classifier.net.training
+        classifier.net.eval()  # BatchNorm must not learn from the example
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch.jit.trace, which TensorBoard's graph needs, is deprecated
+            for logger in self._loggers(trainer):
+                logger.experiment.add_graph(classifier.net, images)
+        classifier.net.train(training)
+
+    def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self._loggers(trainer):
+            return
+        data = trainer.datamodule
+        assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
+        logits, labels = pl_module.test_logits, pl_module.test_labels
+        matrix = confusion(logits, labels, data.classes)
+        self._show(trainer, "test/confusion_matrix", confusion_figure(matrix, data.classes))
+        wrong = confidently_wrong(logits, labels, self.examples)
+        if len(wrong):
+            probability, predicted = logits[wrong].softmax(1).max(1)
+            titles = [
+                f"{data.classes[said]} {share:.0%}\nis {data.classes[true]}"
+                for said, share, true in zip(predicted, probability, labels[wrong], strict=True)
+            ]
+            self._show(trainer, "test/most_confidently_wrong", image_grid(data.test.images[wrong], titles))
+
+    @staticmethod
+    def _loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
+        return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+    def _show(self, trainer: pl.Trainer, tag: str, figure: Figure) -> None:
+        for logger in self._loggers(trainer):
+            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step)

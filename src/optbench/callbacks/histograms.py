@@ -1,0 +1,53 @@
+"""Histograms of weights and gradients, as Keras' TensorBoard callback writes with histogram_freq."""
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+
+class Histograms(pl.Callback):
+    """Every parameter and the gradient of the epoch's last batch, to TensorBoard, every n epochs.
+
+    Binned by torch on the tensor's own device: only the counts travel.
+    """
+
+    def __init__(self, every_n_epochs: int) -> None:
+        if not isinstance(every_n_epochs, int) or every_n_epochs < 1:
+            raise ValueError(
+                f"callbacks.histograms.every_n_epochs={every_n_epochs} must be a whole number of at least 1; "
+                "callbacks.histograms=null turns histograms off."
+            )
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or (trainer.current_epoch + 1) % self.every_n_epochs:
+            return
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                for name, parameter in pl_module.net.named_parameters():
+                    self._add(logger.experiment, f"weights/{name}", parameter.detach(), trainer.global_step)
+                    if parameter.grad is not None:
+                        self._add(logger.experiment, f"gradients/{name}", parameter.grad, trainer.global_step)
+
+    @staticmethod
+    def _add(writer: SummaryWriter, tag: str, values: Tensor, step: int, bins: int = 64) -> None:
+        values = values.float()
+        low, high = (float(v) for v in torch.aminmax(values))
+        if low == high:  # a histogram needs a width
+            low, high = low - 1e-6, high + 1e-6
+        # not torch.histc, which refuses to be deterministic on a GPU
+        indices = ((values - low) * (bins / (high - low))).long().clamp_(0, bins - 1)
+        counts = torch.bincount(indices.flatten(), minlength=bins)
+        writer.add_histogram_raw(
+            tag,
+            min=low,
+            max=high,
+            num=values.numel(),
+            sum=float(values.sum()),
+            sum_squares=float(values.square().sum()),
+            bucket_limits=torch.linspace(low, high, bins + 1)[1:].tolist(),
+            bucket_counts=counts.tolist(),
+            global_step=step,
+        )
