@@ -1,0 +1,25 @@
+"""Train a network, or compare optimizers with -m.
+
+python src/train.py                                                   # the practice's network on CIFAR-10
+python src/train.py optimizer=rmsprop model.dropout=0.2               # one change each
+python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2    # twelve runs
+python src/train.py data=shapes                                       # nothing to download
+python src/train.py --help                                            # every group and its choices
+"""
+
+import hydra
+from omegaconf import DictConfig
+
+from optbench import cli, sweep
+
+
+@hydra.main(version_base="1.3", config_path="../configs", config_name="train")
+def main(cfg: DictConfig) -> float | None:
+    from optbench.run import run  # torch and Lightning load only once the configuration stands
+
+    return run(cfg)
+
+
+if __name__ == "__main__":
+    with cli.sentences(), sweep.table():
+        main()
