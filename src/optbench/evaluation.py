@@ -1,0 +1,172 @@
+"""A finished run, again, from nothing but its folder."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor, nn
+
+from optbench.checkpoint import load_weights, read_checkpoint
+from optbench.data.datamodule import normalize
+from optbench.data.image_folder import IMAGE_SUFFIXES, load_image
+from optbench.figures import confusion, confusion_figure
+from optbench.metrics import evaluate
+from optbench.record import RunRecord, finite, write_atomically, write_csv
+from optbench.run import build_data, build_net
+
+BATCH = 1000
+
+
+def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, overrides: Sequence[str]) -> None:
+    """Rebuild a run's data and network from its own record, load its weights, and write `<run>/evaluation/`.
+
+    Raises:
+        ValueError: where the folder is no run, has no such checkpoint, or `images` names no picture.
+    """
+    folder = Path(run)
+    record = RunRecord.read(folder)
+    if checkpoint not in ("best", "last"):
+        raise ValueError(f"checkpoint={checkpoint} is not known: use best or last.")
+    path = folder / "checkpoints" / f"{checkpoint}.ckpt"
+    if not path.is_file():
+        kept = [name for name in ("best", "last") if (folder / "checkpoints" / f"{name}.ckpt").is_file()]
+        there = f"it has checkpoint={kept[0]}" if kept else "a run writes its first one when its first epoch ends"
+        raise ValueError(f"{folder} has no checkpoint {path.name}: {there}. Its status is {record.status}.")
+    content = read_checkpoint(path, "checkpoint")
+    output = folder / "evaluation" / checkpoint
+    if images is not None:
+        classify(record, content, path, find_pictures(images), output)
+        return
+    cfg = OmegaConf.merge(OmegaConf.create(record.config), OmegaConf.from_dotlist(list(overrides)))
+    assert isinstance(cfg, DictConfig)
+    data = build_data(cfg)
+    if list(data.classes) != record.classes:
+        raise ValueError(
+            f"The classes of {cfg.data._target_} are no longer those of the run: {', '.join(data.classes)}."
+        )
+    logits = logits_of(restore(build_net(cfg, data), content, path), data.test.images, data.scale, data.shift)
+    report(logits, data.test.labels, data.classes, content["epoch"] + 1, output)
+
+
+def restore(net: nn.Module, checkpoint: dict[str, Any], path: Path) -> nn.Module:
+    """The network with the checkpoint's weights, ready to evaluate."""
+    load_weights(nn.ModuleDict({"net": net}), checkpoint, path, "checkpoint")  # the names begin with net.
+    return net.eval()
+
+
+def logits_of(net: nn.Module, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """uint8 images `(N, 3, H, W)` to logits `(N, classes)`, in batches."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(device)
+    with torch.inference_mode():
+        parts = [net(normalize(batch.to(device), scale, shift)).float().cpu() for batch in images.split(BATCH)]
+    return torch.cat(parts)
+
+
+def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int, output: Path) -> None:
+    """Print and write metrics.json, per_class.csv, confusion_matrix.csv and .png."""
+    values = {f"test/{name}": float(value) for name, value in evaluate(logits, labels, classes).items()}
+    matrix = confusion(logits, labels, classes)
+    overall = {name: value for name, value in values.items() if name.count("/") == 1}
+
+    console = Console()
+    show(console, f"Test set: {len(labels)} images, weights of epoch {epoch}", [overall])
+
+    images, predictions, hits = matrix.sum(1), matrix.sum(0), matrix.diagonal()
+    rows = [
+        {
+            "class": name,
+            "images": int(images[k]),
+            "accuracy": float(hits[k] / images[k]),
+            "precision": float(hits[k] / predictions[k]),
+            "most often taken for": classes[int((matrix[k] - torch.diag(hits)[k]).argmax())],
+        }
+        for k, name in enumerate(classes)
+    ]
+    show(console, "Per class", rows)
+    counts = [
+        {"true class": name, **dict(zip(classes, row, strict=True))}
+        for name, row in zip(classes, matrix.tolist(), strict=True)
+    ]
+    if len(classes) <= 20:
+        show(console, "Confusion matrix (columns: predicted class)", counts)
+
+    output.mkdir(parents=True, exist_ok=True)
+    write_atomically(output / "metrics.json", json.dumps(finite({"epoch": epoch, **values}), indent=2) + "\n")
+    write_csv(output / "per_class.csv", list(rows[0]), rows)
+    write_csv(output / "confusion_matrix.csv", list(counts[0]), counts)
+    confusion_figure(matrix, classes).savefig(output / "confusion_matrix.png", dpi=150)
+    print(f"Written to {output}")
+
+
+def classify(record: RunRecord, checkpoint: dict[str, Any], path: Path, pictures: list[Path], output: Path) -> None:
+    """Print the three likeliest classes of each picture, and write all probabilities to predictions.csv."""
+    channels, height, width = record.input["shape"]
+    cfg = OmegaConf.create(record.config)
+    assert isinstance(cfg, DictConfig)
+    net = instantiate(cfg.model, image_shape=(channels, height, width), classes=len(record.classes), _convert_="all")
+    images, readable = [], []
+    for picture in pictures:
+        try:
+            images.append(torch.from_numpy(load_image(picture, height)))
+            readable.append(picture)
+        except ValueError as error:
+            print(f"Skipped: {error}", file=sys.stderr)
+    if not images:
+        raise ValueError(f"None of the {len(pictures)} files of images= could be read as a picture.")
+    scale, shift = (torch.tensor(record.input[key]).view(-1, 1, 1) for key in ("scale", "shift"))
+    shares = logits_of(restore(net, checkpoint, path), torch.stack(images), scale, shift).softmax(1)
+    rows, shown = [], []
+    for picture, share in zip(readable, shares, strict=True):
+        best = share.argsort(descending=True)[:3].tolist()
+        rows.append(
+            {"image": str(picture), "class": record.classes[best[0]]}
+            | {name: round(float(p), 6) for name, p in zip(record.classes, share, strict=True)}
+        )
+        shown.append(
+            {"image": picture.name} | {f"{n}.": f"{record.classes[k]} {share[k]:.1%}" for n, k in enumerate(best, 1)}
+        )
+    show(Console(), f"{len(rows)} pictures", shown)
+    output.mkdir(parents=True, exist_ok=True)
+    write_csv(output / "predictions.csv", list(rows[0]), rows)
+    print(f"All probabilities: {output / 'predictions.csv'}")
+
+
+def find_pictures(images: str | ListConfig) -> list[Path]:
+    """The files that `images=` names; of a folder, the pictures in it and below.
+
+    Raises:
+        ValueError: for a path that does not exist, or a folder without pictures.
+    """
+    found: list[Path] = []
+    for path in map(Path, [images] if isinstance(images, str) else images):
+        if path.is_dir():
+            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+            if not inside:
+                raise ValueError(f"images={path} is a folder without pictures.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise ValueError(
+                f"images={path} does not exist. Give a picture, a folder of pictures, or a [list] of them."
+            )
+    return found
+
+
+def show(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
+    """A table in the terminal: text to the left, numbers to the right."""
+    table = Table(title=title, title_justify="left")
+    for column, value in rows[0].items():
+        table.add_column(Text(column), justify="left" if isinstance(value, str) else "right")
+    for row in rows:
+        table.add_row(*(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values()))
+    console.print(table)
