@@ -28,5 +28,5 @@ class ImageSet:
         digest = hashlib.sha256("\n".join(self.classes).encode())
         for tensor in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(str(tuple(tensor.shape)).encode())
-            digest.update(memoryview(tensor.contiguous().numpy()).cast("B"))
+            digest.update(tensor.contiguous().numpy().data.cast("B"))
         return digest.hexdigest()
