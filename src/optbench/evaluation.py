@@ -9,9 +9,6 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import Tensor, nn
 
 from optbench.checkpoint import load_weights, read_checkpoint
@@ -21,6 +18,7 @@ from optbench.figures import confusion, confusion_figure
 from optbench.metrics import evaluate
 from optbench.record import RunRecord, finite, write_atomically, write_csv
 from optbench.run import build_data, build_net
+from optbench.terminal import show
 
 BATCH = 1000
 
@@ -77,8 +75,7 @@ def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int,
     matrix = confusion(logits, labels, classes)
     overall = {name: value for name, value in values.items() if name.count("/") == 1}
 
-    console = Console()
-    show(console, f"Test set: {len(labels)} images, weights of epoch {epoch}", [overall])
+    show(f"Test set: {len(labels)} images, weights of epoch {epoch}", [overall])
 
     images, predictions, hits = matrix.sum(1), matrix.sum(0), matrix.diagonal()
     rows = [
@@ -91,13 +88,13 @@ def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int,
         }
         for k, name in enumerate(classes)
     ]
-    show(console, "Per class", rows)
+    show("Per class", rows)
     counts = [
         {"true class": name, **dict(zip(classes, row, strict=True))}
         for name, row in zip(classes, matrix.tolist(), strict=True)
     ]
     if len(classes) <= 20:
-        show(console, "Confusion matrix (columns: predicted class)", counts)
+        show("Confusion matrix (columns: predicted class)", counts)
 
     output.mkdir(parents=True, exist_ok=True)
     write_atomically(output / "metrics.json", json.dumps(finite({"epoch": epoch, **values}), indent=2) + "\n")
@@ -134,7 +131,7 @@ def classify(record: RunRecord, checkpoint: dict[str, Any], path: Path, pictures
         shown.append(
             {"image": picture.name} | {f"{n}.": f"{record.classes[k]} {share[k]:.1%}" for n, k in enumerate(best, 1)}
         )
-    show(Console(), f"{len(rows)} pictures", shown)
+    show(f"{len(rows)} pictures", shown)
     output.mkdir(parents=True, exist_ok=True)
     write_csv(output / "predictions.csv", list(rows[0]), rows)
     print(f"All probabilities: {output / 'predictions.csv'}")
@@ -160,13 +157,3 @@ def find_pictures(images: str | ListConfig) -> list[Path]:
                 f"images={path} does not exist. Give a picture, a folder of pictures, or a [list] of them."
             )
     return found
-
-
-def show(console: Console, title: str, rows: list[dict[str, Any]]) -> None:
-    """A table in the terminal: text to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left")
-    for column, value in rows[0].items():
-        table.add_column(Text(column), justify="left" if isinstance(value, str) else "right")
-    for row in rows:
-        table.add_row(*(Text(f"{value:.4f}" if isinstance(value, float) else str(value)) for value in row.values()))
-    console.print(table)

@@ -1,7 +1,6 @@
 """What a sweep tells: a line as each run ends, and at the end a table, whatever became of its runs."""
 
 import logging
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,39 +43,32 @@ def table() -> Iterator[None]:
 
 def print_table(folder: Path) -> None:
     """A row a run that has a record: what it varied, how it ended, accuracy and loss, seconds."""
-    from rich.console import Console
-    from rich.table import Table
-
     from optbench.record import SUMMARY, RunRecord
+    from optbench.terminal import show
 
     def run_number(path: Path) -> tuple[int, str]:
         number = path.parent.name.partition("_")[0]
         return (int(number) if number.isdecimal() else -1, path.parent.name)
 
-    rows = Table(title=f"Runs of {folder.name}", title_justify="left")
-    rows.add_column("run")
-    rows.add_column("status")
-    for name in ("val acc.", "test acc.", "test loss", "epochs", "seconds"):
-        rows.add_column(name, justify="right")
-    paths = sorted(folder.glob(f"*/{SUMMARY}"), key=run_number)
-    for path in paths:
+    rows: list[dict[str, Any]] = []
+    for path in sorted(folder.glob(f"*/{SUMMARY}"), key=run_number):
         try:
             record = RunRecord.read(path.parent)
         except ValueError as error:
-            rows.add_row(path.parent.name, f"unreadable: {error}")
+            log.error("%s", error)
             continue
-        values = (record.best.get("val/accuracy"), record.test.get("test/accuracy"), record.test.get("test/loss"))
-        shown = ["-" if value is None or not math.isfinite(value) else f"{value:.4f}" for value in values]
-        seconds = record.seconds.get("training", math.nan)
-        rows.add_row(
-            ", ".join(record.overrides) or "as configured",
-            record.status,
-            *shown,
-            str(record.epochs),
-            "-" if math.isnan(seconds) else f"{seconds:.1f}",
+        seconds = record.seconds.get("training")
+        rows.append(
+            {
+                "run": ", ".join(record.overrides) or "as configured",
+                "status": record.status,
+                "val/accuracy": record.best.get("val/accuracy"),
+                "test/accuracy": record.test.get("test/accuracy"),
+                "test/loss": record.test.get("test/loss"),
+                "epochs": record.epochs,
+                "seconds": None if seconds is None else f"{seconds:.1f}",
+            }
         )
-    console = Console(soft_wrap=False)
-    if paths:
-        console.print(rows)
-    console.print("val acc. is that of the best epoch by `monitor`; seconds are those of training.", style="dim")
+    if rows:
+        show("The runs (val/accuracy of the best epoch by `monitor`; seconds of training)", rows)
     print(f"Everything lies in {folder}\nCurves: tensorboard --logdir {folder}")
