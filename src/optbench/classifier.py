@@ -1,18 +1,18 @@
 """The LightningModule: one shared step, metrics once an epoch, an optimizer and a schedule."""
 
-import inspect
 from collections.abc import Callable
-from functools import partial
 
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from optbench.metrics import evaluate, gather
 from optbench.optimizers import build_optimizer
+from optbench.schedulers import build_scheduler
 
 Batch = tuple[Tensor, Tensor]
 
@@ -96,18 +96,17 @@ class Classifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._end_epoch("test")
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.optimizer, self.net, self.weight_decay_on)
         if self.scheduler is None:
             return {"optimizer": optimizer}
-        assert isinstance(self.scheduler, partial)
-        every_batch = "total_steps" in inspect.signature(self.scheduler.func).parameters
-        steps = {"total_steps": int(self.trainer.estimated_stepping_batches)} if every_batch else {}
-        try:
-            scheduler = self.scheduler(optimizer, **steps)
-        except TypeError as error:
-            raise ValueError(f"scheduler: {self.scheduler.func.__name__} refuses its arguments: {error}.") from error
-        settings = {"scheduler": scheduler, "interval": "step" if every_batch else "epoch", "name": "lr"}
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler, every_batch = build_scheduler(self.scheduler, optimizer, steps)
+        settings: LRSchedulerConfigType = {
+            "scheduler": scheduler,
+            "interval": "step" if every_batch else "epoch",
+            "name": "lr_step",  # LearningRateMonitor's tag
+        }
         if isinstance(scheduler, ReduceLROnPlateau):
             settings["monitor"] = self.monitor
         return {"optimizer": optimizer, "lr_scheduler": settings}

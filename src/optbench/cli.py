@@ -8,15 +8,16 @@ import secrets
 import sys
 import textwrap
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, MissingConfigException
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 PROJECT = Path(__file__).parents[2]
@@ -24,7 +25,7 @@ PROJECT = Path(__file__).parents[2]
 
 def metric_mode(metric: str) -> str:
     """Whether a lower (`min`) or a higher (`max`) value of a metric such as `val/loss` is the better one."""
-    return "min" if re.search(r"(^|/)(loss|ece)$", metric) else "max"
+    return "min" if re.search(r"(^|/)(loss|ece)$", str(metric)) else "max"
 
 
 def in_sweep() -> bool:
@@ -73,73 +74,131 @@ def sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         sys.exit(130)
+    except SystemExit as end:
+        if end.code == 2:  # the argument parser has said what it does not know
+            advice = (
+                "Settings are key=value without dashes and stand after flags such as -m: -m optimizer=adam,sgd seed=0,1"
+            )
+            print("\n" + paragraph(advice), file=sys.stderr)
+            sys.exit(1)
+        raise
     except Exception as error:
         print("\n" + paragraph(sentence(error)), file=sys.stderr)
         sys.exit(1)
 
 
+def result_of(job: JobReturn) -> Any:
+    """Hydra's `JobReturn.return_value` without the line that it writes, with all overrides, before it raises."""
+    if job.status == JobStatus.FAILED:
+        raise job._return_value
+    return job._return_value
+
+
+JobReturn.return_value = property(result_of, JobReturn.return_value.fset)  # type: ignore[method-assign, assignment, attr-defined]
+
+
 def sentence(error: BaseException) -> str:
     """What went wrong, for the person who typed the command."""
-    cause: BaseException | None = error
-    while isinstance(cause, InstantiationException):  # Hydra wraps what a constructor raised
-        full_key = re.search(r"full_key: (\S+)", str(cause))
-        error, cause = cause, cause.__cause__
-        if isinstance(cause, TypeError) and full_key:
-            return f"{full_key[1]}: {cause}. Check the keys that were added or changed below {full_key[1]}."
-    error = cause or error
-    if isinstance(error, MissingConfigException) and error.options is not None and error.missing_cfg_file:
-        group, _, name = error.missing_cfg_file.rpartition("/")
-        return (
-            f"{group}={name} is not known{near(name, error.options)} "
-            f"The choices of {group} are: {', '.join(error.options)}."
-        )
+    key = ""
+    while isinstance(error, InstantiationException) and error.__cause__:  # Hydra wraps what a constructor raised
+        found = re.search(r"full_key: (\S+)", str(error))
+        error, key = error.__cause__, found[1] if found else key
     if isinstance(error, HydraException):
         return override_sentence(error)
     if isinstance(error, OmegaConfBaseException):
         return config_sentence(error)
+    text = re.sub(r"=(None|True|False)\b", lambda value: YAML_WORDS[value[0]], str(error)).strip()
+    group = re.match(r"\w*", key or text)[0]  # type: ignore[index]
+    if key and f"{group}." not in text:  # a library's, which does not know our keys
+        return f"{key}: {text.rstrip('.')}.{typed(key, group)}"
+    if isinstance(error, OSError) and error.filename:
+        return (
+            f"{error.filename} cannot be used: {error.strerror}. If it is the folder of a run, hydra.run.dir=<folder> "
+            "(with -m, hydra.sweep.dir=<folder>) chooses another."
+        )
+    if text.startswith("Config group override must be a string"):  # Hydra's, of scheduler=null
+        text = "A group takes one of its choices, such as scheduler=constant or callbacks=none, not null or a number."
+        return text + typed()
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
-        return str(error)
+        return text + (typed(group) if text.startswith(f"{group}: ") else "")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"Unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {error} "
+        f"Unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text} "
         "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
     )
 
 
+YAML_WORDS = {"=None": "=null", "=True": "=true", "=False": "=false"}
+
+
+def typed(*keys: str) -> str:
+    """The arguments of this command to look at: those below the first of the keys that it sets at all, or all."""
+    for pattern in [rf"[+~]*{key}{end}" for key in keys for end in (r"\.", r"\b")] or [""]:
+        if arguments := [argument for argument in sys.argv[1:] if re.match(pattern, argument)]:
+            return f" Check {' '.join(arguments)}."
+    return ""
+
+
 def override_sentence(error: HydraException) -> str:
-    """Hydra's complaint about the command line, with the nearest existing key."""
-    cause = error.__cause__
+    """Hydra's complaint about the command line, with the nearest existing name."""
+    text, cause = str(error).splitlines()[0].rstrip("."), error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return config_sentence(cause)
-    unknown = re.search(r"Could not override '([^']+)'", str(error))
-    if unknown and "No match in the defaults list" in str(error):
-        groups = sorted(p.name for p in (PROJECT / "configs").iterdir() if p.is_dir())
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        known = error.options or sorted(file.stem for file in (PROJECT / "configs" / group).glob("*.yaml"))
+        return f"{group}={name} is not known{near(name, known)} The choices of {group} are: {', '.join(known)}."
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override} cannot be read. An argument is key=value without spaces around =; quote one with "
+            "spaces or brackets as a whole, for example 'model.layers=[512 relu dropout, 256 relu]'."
+        )
+    if several := re.match(r"Ambiguous value for argument '(.*)'", text):
+        return f"{several[1]} names several values. Add -m to run each of them; a list is written [a,b]."
+    if unknown := re.search(r"Could not override '([^']+)'", text):
+        groups = sorted(folder.name for folder in (PROJECT / "configs").iterdir() if folder.is_dir())
         return (
             f"{unknown[1]} is no key and no group of the configuration{near(unknown[1], groups)} "
             f"The groups are: {', '.join(groups)}. --help shows their choices."
         )
-    return str(error)
+    return f"{text}.{typed()}"
 
 
 def config_sentence(error: OmegaConfBaseException) -> str:
     """A key that does not exist, a value of the wrong type, a value that must be given."""
-    parent = error.parent_node
-    if "is not in struct" in str(error) and parent is not None:
-        keys = [str(key) for key in parent if key not in ("_target_", "_partial_")]
-        place = f"{error.full_key.rpartition('.')[0] or 'the configuration'}"
+    key, text, parent = error.full_key or "", str(error).splitlines()[0].rstrip("."), error.parent_node
+    if "is not in struct" in text and isinstance(parent, DictConfig):
+        place, _, word = key.rpartition(".")
+        keys = [str(name) for name in parent if name not in HIDDEN]
+        known = {path.rpartition(".")[2]: path for path in leaves(parent._get_root())}
+        known |= {name: f"{place}.{name}".lstrip(".") for name in keys}
         return (
-            f"{error.full_key} is not a key of the configuration{near(str(error.key), keys)} "
-            f"The keys of {place} are: {', '.join(keys)}. A leading + adds a new one."
+            f"{key} is not a key of the configuration{near(word, known)} The keys of {place or 'the configuration'} "
+            f"are: {', '.join(keys) or 'none'}. A leading + adds a new one."
         )
-    if "Missing mandatory value" in str(error):
-        return f"{error.full_key} must be given: add {error.full_key}=<value> to the command."
-    return f"{error.full_key}: {str(error).splitlines()[0]}" if error.full_key else str(error).splitlines()[0]
+    if "Missing mandatory value" in text:
+        return f"{key} must be given: add {key}=<value> to the command."
+    return f"{key}: {text}." if key else f"{text}.{typed()}"
 
 
-def near(word: str, known: list[str]) -> str:
-    """`; did you mean "dropout"?`, or a full stop where nothing is near."""
-    match = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {match[0]}?" if match else "."
+HIDDEN = ("hydra", "_target_", "_partial_")
+
+
+def leaves(node: Any, path: str = "") -> Iterator[str]:
+    """The dotted keys of all single values below a node, but for those of Hydra itself."""
+    if not isinstance(node, DictConfig):
+        yield path
+    elif not node._is_none() and not node._is_interpolation():
+        for key in node:
+            if key not in HIDDEN:
+                yield from leaves(node._get_node(key), f"{path}.{key!s}".lstrip("."))
+
+
+def near(word: str, known: Collection[str]) -> str:
+    """`; did you mean dropout?`, or a full stop where nothing is near. A dictionary gives a word's full name."""
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.73)  # root is not dropout, val/acc is val/accuracy
+    names = known if isinstance(known, dict) else dict(zip(known, known, strict=True))
+    return f"; did you mean {names[match[0]]}?" if match else "."
 
 
 def paragraph(text: str) -> str:

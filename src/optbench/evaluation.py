@@ -30,20 +30,28 @@ def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, ove
         ValueError: where the folder is no run, has no such checkpoint, or `images` names no picture.
     """
     folder = Path(run)
-    record = RunRecord.read(folder)
+    try:
+        record = RunRecord.read(folder)
+    except ValueError as error:
+        raise ValueError(f"run={run}: {error}") from error
     if checkpoint not in ("best", "last"):
         raise ValueError(f"checkpoint={checkpoint} is not known: use best or last.")
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
     if not path.is_file():
         kept = [name for name in ("best", "last") if (folder / "checkpoints" / f"{name}.ckpt").is_file()]
-        there = f"it has checkpoint={kept[0]}" if kept else "a run writes its first one when its first epoch ends"
-        raise ValueError(f"{folder} has no checkpoint {path.name}: {there}. Its status is {record.status}.")
+        there = (
+            f"use checkpoint={kept[0]}" if kept else "a run writes them as epochs end, unless callbacks.checkpoint=null"
+        )
+        raise ValueError(
+            f"checkpoint={checkpoint}: {folder} has no {path.name} (its status is {record.status}); {there}."
+        )
     content = read_checkpoint(path, "checkpoint")
     output = folder / "evaluation" / checkpoint
     if images is not None:
         classify(record, content, path, find_pictures(images), output)
         return
-    cfg = OmegaConf.merge(OmegaConf.create(record.config), OmegaConf.from_dotlist(list(overrides)))
+    known = OmegaConf.create(record.config, flags={"struct": True})  # a mistyped key is refused
+    cfg = OmegaConf.merge(known, OmegaConf.from_dotlist(list(overrides)))
     assert isinstance(cfg, DictConfig)
     data = build_data(cfg)
     if list(data.classes) != record.classes:
@@ -110,15 +118,17 @@ def classify(record: RunRecord, checkpoint: dict[str, Any], path: Path, pictures
     cfg = OmegaConf.create(record.config)
     assert isinstance(cfg, DictConfig)
     net = instantiate(cfg.model, image_shape=(channels, height, width), classes=len(record.classes), _convert_="all")
-    images, readable = [], []
+    images, readable, unreadable = [], [], []
     for picture in pictures:
         try:
             images.append(torch.from_numpy(load_image(picture, height)))
             readable.append(picture)
         except ValueError as error:
-            print(f"Skipped: {error}", file=sys.stderr)
+            unreadable.append(str(error))
     if not images:
-        raise ValueError(f"None of the {len(pictures)} files of images= could be read as a picture.")
+        raise ValueError(f"images: none of {len(pictures)} files is a picture, beginning with: {unreadable[0]}.")
+    for reason in unreadable:
+        print(f"Skipped: {reason}", file=sys.stderr)
     scale, shift = (torch.tensor(record.input[key]).view(-1, 1, 1) for key in ("scale", "shift"))
     shares = logits_of(restore(net, checkpoint, path), torch.stack(images), scale, shift).softmax(1)
     rows, shown = [], []

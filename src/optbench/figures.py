@@ -10,12 +10,12 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 def image_grid(images: Tensor, titles: Sequence[str], columns: int = 8) -> Figure:
     """uint8 images `(N, 3, H, W)`, each under its title."""
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(1.25 * columns, 1.6 * rows), layout="constrained")
+    figure = Figure(figsize=(1.3 * columns, 1.75 * rows), layout="constrained")
     for axes in figure.subplots(rows, columns, squeeze=False).flat:
         axes.set_axis_off()
     for axes, image, title in zip(figure.axes, images, titles, strict=False):
         axes.imshow(image.permute(1, 2, 0).numpy(), interpolation="nearest")
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title, fontsize=10)
     return figure
 
 
@@ -39,7 +39,9 @@ def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
         for row in range(n):
             for column in range(n):
                 colour = "white" if share[row, column] > 0.5 else "black"
-                axes.text(column, row, int(matrix[row, column]), ha="center", va="center", color=colour, fontsize=8)
+                axes.text(
+                    column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=10
+                )
     return figure
 
 

@@ -1,5 +1,7 @@
 """What is measured of a classifier, in the words that metrics.csv, TensorBoard and summary.json share."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,15 +18,17 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[s
     """
     n = len(classes)
     # every process computes on what all processes gathered
-    options = {"num_classes": n, "validate_args": False, "sync_on_compute": False}
-    metrics: dict[str, Metric] = {
+    options: dict[str, Any] = {"num_classes": n, "validate_args": False, "sync_on_compute": False}
+    metrics: dict[str, Metric | MetricCollection] = {
         "accuracy": MulticlassAccuracy(average="micro", **options),
         "top3_accuracy": MulticlassAccuracy(average="micro", top_k=min(3, n), **options),
         "f1": MulticlassF1Score(average="macro", **options),
-        "ece": MulticlassCalibrationError(n_bins=15, **options),
     }
     collection = MetricCollection(metrics, compute_groups=False).to(logits.device)
     values: dict[str, Tensor] = collection(logits, labels)
+    # torchmetrics takes logits that all lie in [0, 1] for probabilities, and gives a probability of 1 a bin of its own
+    shares = logits.softmax(1).clamp_max(1 - 2**-24)
+    values["ece"] = MulticlassCalibrationError(n_bins=15, **options).to(logits.device)(shares, labels)
     hits = logits.argmax(1) == labels
     per_class = torch.zeros(n, device=logits.device).index_add_(0, labels, hits.float())
     per_class = per_class / torch.bincount(labels, minlength=n)

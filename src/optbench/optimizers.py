@@ -37,12 +37,18 @@ def build_optimizer(optimizer: Callable[..., Optimizer], net: nn.Module, weight_
             raise ValueError(
                 f"optimizer.lr={value} is no learning rate: it must be a number above 0, for example 0.001."
             )
-        if name in ("weight_decay", "momentum", "eps", "alpha") and not (is_number(value) and value >= 0):
+        if name in ("weight_decay", "momentum", "dampening", "eps", "alpha") and not (
+            is_number(value) and 0 <= value < float("inf")
+        ):
             raise ValueError(f"optimizer.{name}={value} must be a number of at least 0.")
+        if name in ("amsgrad", "nesterov", "centered") and type(value) is not bool:
+            raise ValueError(f"optimizer.{name}={value} must be true or false.")
+    groups = parameter_groups(net, weight_decay_on)
     try:
-        return optimizer(parameter_groups(net, weight_decay_on))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"optimizer: {optimizer.func.__name__} refuses its arguments: {error}.") from error
+        return optimizer(groups)
+    except (TypeError, ValueError, IndexError) as error:
+        text = str(error).rstrip(".")
+        raise ValueError(f"optimizer: {optimizer.func.__name__} refuses its arguments: {text}.") from error
 
 
 def is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -74,7 +74,7 @@ class RunRecord:
     device: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
+    config: Any = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write summary.json whole or not at all."""
@@ -110,7 +110,7 @@ class RunRecord:
         text = "".join(traceback.format_exception(error))
         self.error = {"type": type(error).__name__, "message": str(error), "traceback": text}
 
-    def take_epochs(self, rows: list[dict[str, float]], lower_is_better: bool) -> None:
+    def take_epochs(self, rows: Sequence[dict[str, float]], lower_is_better: bool) -> None:
         """Fill `final`, `best`, `epochs`, `steps` and `targets` from the rows of metrics.csv."""
         if not rows:
             return
@@ -119,7 +119,8 @@ class RunRecord:
         monitored = [row for row in rows if isfinite(row.get(self.monitor, float("nan")))]
         if monitored:
             sign = 1 if lower_is_better else -1
-            self.best = dict(min(monitored, key=lambda row: sign * row[self.monitor]))
+            best = min(monitored, key=lambda row: sign * row[self.monitor])
+            self.best = dict(best)
         for target in (percent / 100 for percent in range(5, 100, 5)):
             reached = next((row for row in rows if row.get("val/accuracy", 0.0) >= target), None)
             if reached:
@@ -201,7 +202,7 @@ class MetricsCSV(Logger):
         return columns + ["test" + name[3:] for name in columns if name.startswith("val/")]
 
     @rank_zero_only
-    def add_test(self, epoch: int, metrics: dict[str, float]) -> None:
+    def add_test(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Fill the test columns of the row of `epoch` (counted from 1)."""
         if self.path is None or not self.path.is_file():
             return
@@ -263,7 +264,7 @@ def weights_sha256(net: nn.Module) -> str:
     """A hash of names and values of all parameters and buffers."""
     digest = hashlib.sha256()
     for name, tensor in net.state_dict().items():
-        digest.update(name.encode())
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 

@@ -1,6 +1,7 @@
 """The story of one run: seed, data, net, classifier, callbacks, trainer, fit, test once, record."""
 
 import logging
+import os
 import time
 import warnings
 from pathlib import Path
@@ -20,12 +21,28 @@ from optbench import record as records
 from optbench.callbacks.divergence_guard import Diverged
 from optbench.checkpoint import load_weights, read_checkpoint
 from optbench.classifier import Classifier
-from optbench.cli import PROJECT, in_sweep, metric_mode
+from optbench.cli import PROJECT, in_sweep, metric_mode, near
 from optbench.data.datamodule import ImageDataModule
 from optbench.metrics import monitorable
+from optbench.optimizers import build_optimizer, is_number
 from optbench.record import MetricsCSV, RunRecord, Stopwatch
+from optbench.schedulers import build_scheduler
 
 log = logging.getLogger(__name__)
+
+WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off has none of its keys
+    "seed": 0,
+    "trainer.max_epochs": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.num_sanity_val_steps": -1,
+    "scheduler.patience": 0,
+    "scheduler.cooldown": 0,
+    "callbacks.early_stopping.patience": 0,
+    "callbacks.histograms.every_n_epochs": 1,
+    "callbacks.figures.examples": 1,
+    "data.shapes_seed": 0,
+}
 
 
 def run(cfg: DictConfig) -> float:
@@ -75,8 +92,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     torch.set_float32_matmul_precision(cfg.matmul_precision)
 
     data = build_data(cfg)
-    if cfg.monitor not in (known := monitorable(data.classes)):
-        raise ValueError(f"monitor={cfg.monitor} is not measured. Use one of: {', '.join(known)}.")
+    check_metrics(cfg, monitorable(data.classes))
     net = build_net(cfg, data)
     record.classes, record.skipped_images = list(data.classes), list(data.imageset.skipped)
     record.input = {
@@ -101,6 +117,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
         monitor=cfg.monitor,
         weight_decay_on=cfg.weight_decay_on,
     )
+    try_out(classifier)
     if cfg.ckpt_path:
         load_weights(classifier, read_checkpoint(Path(cfg.ckpt_path), "ckpt_path"), Path(cfg.ckpt_path), "ckpt_path")
     if cfg.compile:
@@ -145,11 +162,21 @@ def check(cfg: DictConfig) -> None:
     Raises:
         ValueError: with a sentence for the first value that is not allowed.
     """
-    epochs, seed, trainer = cfg.trainer.max_epochs, cfg.seed, cfg.trainer
-    if not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"trainer.max_epochs={epochs} must be a whole number of at least 1.")
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed={seed} must be a whole number from 0 to {2**32 - 1}.")
+    trainer = cfg.trainer
+    for key, least in WHOLE_NUMBERS.items():
+        value = OmegaConf.select(cfg, key, default=least)
+        if type(value) is not int or value < least:
+            raise ValueError(f"{key}={value} must be a whole number of at least {least}.")
+    if cfg.seed >= 2**32:
+        raise ValueError(f"seed={cfg.seed} must be a whole number from 0 to {2**32 - 1}.")
+    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if not (is_number(trainer[limit]) and trainer[limit] > 0):
+            raise ValueError(
+                f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a part of them above "
+                "0.0 and up to 1.0."
+            )
+    if type(cfg.compile) is not bool:
+        raise ValueError(f"compile={cfg.compile} must be true or false.")
     if cfg.test_weights not in ("best", "last"):
         raise ValueError(f"test_weights={cfg.test_weights} is not known: use best or last.")
     if cfg.matmul_precision not in ("highest", "high", "medium"):
@@ -159,11 +186,32 @@ def check(cfg: DictConfig) -> None:
             f"trainer.accelerator={trainer.accelerator}: PyTorch finds no GPU on this machine. Use trainer=cpu, or "
             "leave trainer.accelerator=auto, which takes a GPU where there is one."
         )
+    cores = os.cpu_count() or 1
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and isinstance(trainer.devices, int) and trainer.devices > cores:
+        raise ValueError(
+            f"trainer.devices={trainer.devices} on the CPU would start as many processes on {cores} cores; use at most "
+            f"trainer.devices={cores}."
+        )
     if in_sweep() and isinstance(trainer.devices, int) and trainer.devices > 1:
         raise ValueError(
             f"trainer.devices={trainer.devices} with -m: the processes of one run would start the sweep again. Use one "
             "device a run in a sweep, or start the runs one by one without -m."
         )
+
+
+def check_metrics(cfg: DictConfig, known: list[str]) -> None:
+    """Refuse to watch a metric that is not measured."""
+    watched = {"monitor": str(cfg.monitor)}
+    for name, callback in (cfg.callbacks or {}).items():
+        if isinstance(callback, DictConfig) and callback.get("monitor"):
+            watched[f"callbacks.{name}.monitor"] = callback.monitor
+    for key, metric in watched.items():
+        if metric not in known:
+            raise ValueError(
+                f"{key}={metric} is not measured{near(metric, known)} There are, with val/ or train/ before them: "
+                f"{', '.join(name[4:] for name in known if name.startswith('val/'))}."
+            )
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -177,6 +225,13 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
 def build_net(cfg: DictConfig, data: ImageDataModule) -> nn.Module:
     net: nn.Module = instantiate(cfg.model, image_shape=data.image_shape, classes=len(data.classes), _convert_="all")
     return net
+
+
+def try_out(classifier: Classifier) -> None:
+    """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything."""
+    optimizer = build_optimizer(classifier.optimizer, classifier.net, classifier.weight_decay_on)
+    if classifier.scheduler is not None:
+        build_scheduler(classifier.scheduler, optimizer, total_steps=1000)
 
 
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
@@ -196,7 +251,9 @@ def build_trainer(cfg: DictConfig, **parts: Any) -> pl.Trainer:
 
 def choose_weights(test_weights: str, classifier: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
     """Put the weights to be tested into the classifier, and say which they are."""
-    checkpoint = next((c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None)
+    checkpoint = next(
+        (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None
+    )
     if test_weights == "last" or checkpoint is None:
         if test_weights == "best":
             log.warning("No checkpoint was kept (callbacks.checkpoint), so the last weights are tested.")
@@ -209,20 +266,19 @@ def choose_weights(test_weights: str, classifier: Classifier, trainer: pl.Traine
 
 def log_hyperparameters(cfg: DictConfig, record: RunRecord, loggers: list) -> None:
     """What TensorBoard's HPARAMS compares; it takes final metrics only together with the hyperparameters."""
-    groups = ("data", "augmentation", "model", "optimizer", "scheduler")
-    chosen = {group: record.choices[group] for group in groups}
-    values = {f"{group}.{key}": value for group in groups for key, value in (record.config[group] or {}).items()}
-    values |= {"seed": cfg.seed, "trainer.max_epochs": cfg.trainer.max_epochs, "weight_decay_on": cfg.weight_decay_on}
-    hidden = ("_target_", "_partial_", "root", "cache_dir")
-    values = {key: value for key, value in values.items() if key.split(".")[-1] not in hidden}
+    values = {group: record.choices[group] for group in ("data", "augmentation", "model", "optimizer", "scheduler")}
+    for group in ("model", "optimizer"):
+        values |= {f"{group}.{key}": value for key, value in record.config[group].items() if not key.startswith("_")}
+    keys = ("seed", "data.batch_size", "trainer.max_epochs", "weight_decay_on")
+    values |= {key: OmegaConf.select(cfg, key) for key in keys}
     shown = ("loss", "accuracy")
     metrics = {key: record.test[key] for key in (f"test/{name}" for name in shown)}
     metrics |= {f"best/{key}": record.best[key] for key in (f"val/{name}" for name in shown) if key in record.best}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams({**chosen, **values}, metrics)
+            logger.log_hyperparams(values, metrics, step=record.steps)
         else:
-            logger.log_hyperparams({**chosen, **values})
+            logger.log_hyperparams(values)
 
 
 def silence_lightning() -> None:

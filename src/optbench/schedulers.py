@@ -1,9 +1,30 @@
-"""Learning-rate schedules that torch.optim.lr_scheduler lacks."""
+"""Where a configuration becomes a learning-rate schedule, and one that torch.optim.lr_scheduler lacks."""
 
+import inspect
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+
+def build_scheduler(scheduler: Callable[..., Any], optimizer: Optimizer, total_steps: int) -> tuple[Any, bool]:
+    """Call a `_partial_` schedule on an optimizer; and whether it steps every batch, for which it takes `total_steps`.
+
+    Raises:
+        ValueError: for what the schedule refuses.
+    """
+    assert isinstance(scheduler, partial)
+    every_batch = "total_steps" in inspect.signature(scheduler.func).parameters
+    try:
+        return scheduler(optimizer, **({"total_steps": total_steps} if every_batch else {})), every_batch
+    except (TypeError, ValueError) as error:
+        if str(error).startswith("scheduler."):
+            raise
+        text = str(error).rstrip(".")
+        raise ValueError(f"scheduler: {scheduler.func.__name__} refuses its arguments: {text}.") from error
 
 
 def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final_factor: float) -> LambdaLR:

@@ -30,8 +30,9 @@ class DivergenceGuard(pl.Callback):
     ) -> None:
         loss: Tensor = outputs["loss"]
         bad = ~torch.isfinite(loss) & (self._first == 0)
-        self._first = torch.where(bad, trainer.fit_loop.epoch_loop.total_batch_idx + 1, self._first)
-        if (batch_idx + 1) % trainer.log_every_n_steps == 0 or trainer.is_last_batch:
+        self._first = torch.where(bad, max(1, trainer.global_step), self._first)
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if (batch_idx + 1) % every == 0 or trainer.is_last_batch:
             self._look(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

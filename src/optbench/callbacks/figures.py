@@ -27,26 +27,27 @@ class Figures(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.current_epoch or not trainer.is_global_zero or not self._loggers(trainer):
             return
-        data = trainer.datamodule
+        data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
-        images, labels = data.train.__getitems__(list(range(min(self.examples, len(data.train)))))
+        images, labels = data.train.__getitems__(self._spread(len(data.train)))
         titles = [data.classes[int(label)] for label in labels]
         self._show(trainer, "images/training", image_grid(images, titles))
         self._add_graph(trainer, pl_module, data.normalize(images[:1]).to(pl_module.device))
 
+    def _spread(self, count: int) -> list[int]:
+        """Indices from all over a set that may lie sorted by class."""
+        return [count * k // self.examples for k in range(min(self.examples, count))]
+
     def _add_graph(self, trainer: pl.Trainer, classifier: Classifier, images: torch.Tensor) -> None:
-        training = classifier.net.training
-        classifier.net.eval()  # BatchNorm must not learn from the example
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit.trace, which TensorBoard's graph needs, is deprecated
             for logger in self._loggers(trainer):
                 logger.experiment.add_graph(classifier.net, images)
-        classifier.net.train(training)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self._loggers(trainer):
             return
-        data = trainer.datamodule
+        data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
         logits, labels = pl_module.test_logits, pl_module.test_labels
         matrix = confusion(logits, labels, data.classes)

@@ -1,5 +1,7 @@
 """Histograms of weights and gradients, as Keras' TensorBoard callback writes with histogram_freq."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -21,12 +23,16 @@ class Histograms(pl.Callback):
             )
         self.every_n_epochs = every_n_epochs
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or (trainer.current_epoch + 1) % self.every_n_epochs:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # the epoch's end would be too late: Lightning drops the gradients before it validates
+        last = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
+        if not last or not trainer.is_global_zero:
             return
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                for name, parameter in pl_module.net.named_parameters():
+                for name, parameter in pl_module.get_submodule("net").named_parameters():
                     self._add(logger.experiment, f"weights/{name}", parameter.detach(), trainer.global_step)
                     if parameter.grad is not None:
                         self._add(logger.experiment, f"gradients/{name}", parameter.grad, trainer.global_step)
@@ -36,7 +42,7 @@ class Histograms(pl.Callback):
         values = values.float()
         low, high = (float(v) for v in torch.aminmax(values))
         if low == high:  # a histogram needs a width
-            low, high = low - 1e-6, high + 1e-6
+            low, high = low - 1e-6 * max(1, abs(low)), high + 1e-6 * max(1, abs(high))
         # not torch.histc, which refuses to be deterministic on a GPU
         indices = ((values - low) * (bins / (high - low))).long().clamp_(0, bins - 1)
         counts = torch.bincount(indices.flatten(), minlength=bins)

@@ -35,7 +35,7 @@ class Images(Dataset):
         return self.images[where], self.labels[where]
 
 
-def as_fetched(batch: Batch) -> Batch:
+def as_fetched(batch: Any) -> Any:
     """The collate function of a dataset that fetches whole batches."""
     return batch
 
@@ -61,6 +61,11 @@ class ImageDataModule(pl.LightningDataModule):
         ValueError: from the constructor or from `setup`, for a value that is not allowed.
     """
 
+    imageset: ImageSet
+    train: Images
+    val: Images
+    test: Images
+
     def __init__(
         self,
         batch_size: int,
@@ -71,7 +76,7 @@ class ImageDataModule(pl.LightningDataModule):
         augmentation: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(batch_size, int) or batch_size < 1:
+        if type(batch_size) is not int or batch_size < 1:
             raise ValueError(f"data.batch_size={batch_size} must be a whole number of at least 1.")
         if not isinstance(val_size, int | float) or not 0 < val_size < 1:
             raise ValueError(
@@ -81,19 +86,18 @@ class ImageDataModule(pl.LightningDataModule):
         if normalization not in ("symmetric", "standard"):
             raise ValueError(f"data.normalization={normalization} is not known: use symmetric or standard.")
         for key, value in {"split_seed": split_seed, "order_seed": order_seed}.items():
-            if not isinstance(value, int) or value < 0:
+            if type(value) is not int or value < 0:
                 raise ValueError(f"data.{key}={value} must be a whole number of at least 0.")
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
         self.normalization, self.augmentation = normalization, augmentation
         self.order_seed = order_seed
-        self.train: Images | None = None
 
     @abstractmethod
     def load(self) -> ImageSet:
         """Read the images into memory."""
 
     def setup(self, stage: str | None = None) -> None:
-        if self.train is not None:  # Lightning calls it for fit and again for test
+        if hasattr(self, "test"):  # Lightning calls it for fit and again for test
             return
         self.imageset = images = self.load()
         self.classes = images.classes
@@ -174,7 +178,6 @@ class ImageDataModule(pl.LightningDataModule):
                 f"data.batch_size={self.batch_size} cannot be shared out evenly among {replicas} devices: use a "
                 f"multiple of {replicas}."
             )
-        assert self.train is not None
         local = self.batch_size // replicas
         lonely = -(-len(self.train) // replicas) % local == 1
         return DataLoader(
@@ -201,7 +204,7 @@ class CIFAR10DataModule(ImageDataModule):
 
     def __init__(self, root: str, url: str | None, **batches: Any) -> None:
         super().__init__(**batches)
-        self.root, self.url = root, url
+        self.root, self.url = str(root or ""), url and str(url)
 
     def load(self) -> ImageSet:
         from optbench.data.cifar10 import read_cifar10
@@ -224,8 +227,11 @@ class ImageFolderDataModule(ImageDataModule):
         **batches: Any,
     ) -> None:
         super().__init__(split_seed=split_seed, **batches)
-        self.reading = {
-            "root": root,
+        for key, value in {"image_size": image_size, "test_size": test_size, "workers": workers}.items():
+            if not isinstance(value, int | float):
+                raise ValueError(f"data.{key}={value} must be a number.")
+        self.reading: dict[str, Any] = {
+            "root": str(root or ""),
             "image_size": image_size,
             "test_size": test_size,
             "split_seed": split_seed,
@@ -245,6 +251,9 @@ class ShapesDataModule(ImageDataModule):
 
     def __init__(self, train_size: int, test_size: int, shapes_seed: int, **batches: Any) -> None:
         super().__init__(**batches)
+        for key, value in {"train_size": train_size, "test_size": test_size}.items():
+            if type(value) is not int:
+                raise ValueError(f"data.{key}={value} must be a whole number of images.")
         self.train_size, self.test_size, self.shapes_seed = train_size, test_size, shapes_seed
 
     def load(self) -> ImageSet:

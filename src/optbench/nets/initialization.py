@@ -1,8 +1,10 @@
 """Keras' constants, so that a network starts and normalises as the practice's did."""
 
+from typing import Any
+
 from torch import nn
 
-BATCHNORM = {"eps": 1e-3, "momentum": 0.01}  # Keras' momentum .99 weighs the old value
+BATCHNORM: dict[str, Any] = {"eps": 1e-3, "momentum": 0.01}  # Keras' momentum .99 weighs the old value
 
 
 def keras_dense(layer: nn.Linear) -> nn.Linear:

@@ -1,0 +1,141 @@
+"""Small generated data, and the commands as a user types them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+
+from optbench import cli, sweep
+from optbench.data.datamodule import ImageDataModule
+from optbench.data.imageset import ImageSet
+from optbench.run import silence_lightning
+
+PROJECT = Path(__file__).parents[1]
+
+SMALL = (
+    "data=shapes data.train_size=300 data.test_size=60 data.batch_size=50 trainer=cpu trainer.max_epochs=1 "
+    "callbacks.figures=null callbacks.histograms=null"
+).split() + ["model.layers=[16 relu batchnorm, 16 tanh dropout]"]
+
+
+def toy_images(train: int = 60, test: int = 20, classes: int = 3, size: int = 4, seed: int = 0) -> ImageSet:
+    """Noise whose mean grows with the class: anything that learns learns it."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(train + test) % classes
+    noise = torch.rand(train + test, 3, size, size, generator=generator) * 100
+    images = (noise + labels.view(-1, 1, 1, 1) * 60).clamp(0, 255).to(torch.uint8)
+    names = tuple(f"class{k}" for k in range(classes))
+    return ImageSet(images[:train], labels[:train], images[train:], labels[train:], names)
+
+
+class ToyDataModule(ImageDataModule):
+    """A datamodule over images that are given."""
+
+    def __init__(self, images: ImageSet | None = None, **batches) -> None:
+        settings = {"batch_size": 8, "val_size": 0.2, "split_seed": 0, "order_seed": 0, "normalization": "symmetric"}
+        super().__init__(**{**settings, **batches})
+        self.images = images or toy_images()
+
+    def load(self) -> ImageSet:
+        return self.images
+
+
+NAMES = ("class0", "class1", "class2")
+ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
+
+
+def toy_net(dropout: float = 0.0) -> nn.Module:
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(48, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(dropout), nn.Linear(16, 3)
+    )
+
+
+def toy_trainer(**settings) -> pl.Trainer:
+    """The trainer of configs/trainer, on the CPU and quiet."""
+    silence_lightning()
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    return instantiate(OmegaConf.load(PROJECT / "configs/trainer/default.yaml"), **{**quiet, **settings})
+
+
+@dataclass
+class Result:
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def summary(self) -> dict:
+        return json.loads((self.folder / "summary.json").read_text())
+
+    @property
+    def sentence(self) -> str:
+        """The error as one line."""
+        return " ".join(self.err.split())
+
+
+def load_script(name: str) -> ModuleType:
+    import importlib
+
+    return importlib.import_module(name)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Result]:
+    """Runs `python src/<script>.py <arguments>` in this process, which is much quicker than a new one.
+
+    The run's folder is `<tmp_path>/<name>`, a sweep's too.
+    """
+
+    def call(script: str, *arguments: str, name: str = "run") -> Result:
+        folder = tmp_path / name
+        place = [] if script == "evaluate" else [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])
+        monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # as typed: configs/ is found from the script's place
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.delenv("OPTBENCH_SENTENCES", raising=False)
+        sweep.started.clear()
+        status = 0
+        capsys.readouterr()
+        try:
+            with cli.sentences(), sweep.table():
+                load_script(script).main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        finally:  # not by monkeypatch, which would bring them back
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+            os.environ.pop("OPTBENCH_SENTENCES", None)
+        captured = capsys.readouterr()
+        return Result(status, captured.out, captured.err, folder)
+
+    return call
+
+
+@pytest.fixture
+def train(command: Callable[..., Result]) -> Callable[..., Result]:
+    """A small run: `train("optimizer=sgd")`."""
+
+    def call(*arguments: str, name: str = "run") -> Result:
+        flags = [argument for argument in arguments if argument.startswith("-")]  # before all settings
+        return command("train", *flags, *SMALL, *(a for a in arguments if a not in flags), name=name)
+
+    return call
+
+
+def shell(*arguments: str, cwd: Path = PROJECT, timeout: float = 300) -> subprocess.CompletedProcess:
+    """A command in a process of its own."""
+    return subprocess.run(arguments, cwd=cwd, timeout=timeout, capture_output=True, text=True)

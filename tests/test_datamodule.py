@@ -1,0 +1,243 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import ToyDataModule, toy_images
+from optbench.data.augmentation import CropFlip
+from optbench.data.datamodule import as_fetched
+from optbench.data.imageset import ImageSet
+
+
+def ready(images: ImageSet | None = None, **settings) -> ToyDataModule:
+    data = ToyDataModule(images, **settings)
+    data.setup()
+    return data
+
+
+def numbered(train: int) -> ImageSet:
+    """Images whose label is their number in the training set."""
+    images = toy_images(train, 5, classes=train)
+    assert images.train_labels.tolist() == list(range(train))
+    return images
+
+
+def process(world_size: int, rank: int, training: bool = True, step: int = -1) -> SimpleNamespace:
+    """What of a trainer the datamodule reads; -1 is the first step."""
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=step))
+    return SimpleNamespace(world_size=world_size, global_rank=rank, training=training, fit_loop=loop)
+
+
+def batches(data: ToyDataModule, epoch: int = 0, world_size: int = 1, rank: int = 0) -> list[list[int]]:
+    """The labels of each training batch."""
+    data.trainer = process(world_size, rank)
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [labels.tolist() for _, labels in loader]
+
+
+def flat(parts: list[list[int]]) -> list[int]:
+    return [item for part in parts for item in part]
+
+
+def test_the_split_is_cut_by_split_seed_alone():
+    torch.manual_seed(5)  # what ran before does not matter
+    first = ready(split_seed=1, order_seed=0)
+    again = ready(split_seed=1, order_seed=9, batch_size=4, normalization="standard")
+    other = ready(split_seed=2, order_seed=0)
+    assert first.split_sha256 == again.split_sha256 != other.split_sha256
+    assert torch.equal(first.val.indices, again.val.indices)
+    assert first.val.indices.tolist() != other.val.indices.tolist()
+    for data in (first, other):
+        train, val = data.train.indices.tolist(), data.val.indices.tolist()
+        assert (len(train), len(val), len(data.test)) == (48, 12, 20)
+        assert sorted(train + val) == list(range(60)) and train == sorted(train) and val == sorted(val)
+        assert torch.equal(data.test.images, data.images.test_images)
+
+
+def test_every_training_image_comes_once_an_epoch():
+    data = ready(numbered(60))
+    for epoch in range(3):
+        assert sorted(flat(batches(data, epoch))) == data.train.indices.tolist()
+        assert [len(batch) for batch in batches(data, epoch)] == [8] * 6
+
+
+def test_the_order_is_made_by_order_seed_and_epoch_alone():
+    images = numbered(60)
+    data = ready(images, order_seed=3)
+    third = batches(data, 2)
+    torch.manual_seed(11)
+    fresh = ready(images, order_seed=3)
+    assert batches(fresh, 2) == third  # whatever happened before
+    assert flat(batches(ready(images, order_seed=3, batch_size=16), 2)) == flat(third)
+    orders = {tuple(flat(batches(ready(images, order_seed=seed), epoch))) for seed in range(4) for epoch in range(4)}
+    assert len(orders) == 16
+
+
+def test_hashes_tell_what_differs():
+    base, images = ready(), toy_images()
+    assert base.order_sha256() == ready(normalization="standard").order_sha256()
+    assert base.order_sha256() != ready(order_seed=1).order_sha256()
+    assert base.order_sha256() != ready(batch_size=16).order_sha256()
+    assert base.imageset.sha256 == toy_images().sha256 != toy_images(seed=1).sha256
+    for part in ("train_images", "train_labels", "test_images", "test_labels"):
+        changed = toy_images()
+        getattr(changed, part)[(3,) + (0,) * (getattr(changed, part).ndim - 1)] += 1
+        assert changed.sha256 != images.sha256, part
+    renamed = ImageSet(*(getattr(images, part) for part in list(images.__dataclass_fields__)[:4]), ("a", "b", "c"))
+    assert renamed.sha256 != images.sha256
+
+
+def test_symmetric_takes_pixels_to_minus_one_to_one():
+    pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+    values = ready().normalize(pixels)
+    assert values.dtype == torch.float32
+    torch.testing.assert_close(values, (pixels.double() / 127.5 - 1).float(), rtol=0, atol=2e-7)
+    assert (values.min(), values.max()) == pytest.approx((-1, 1), abs=2e-7)
+
+
+def test_standard_uses_the_training_images_alone():
+    data = ready(normalization="standard")
+    train = data.normalize(data.images.train_images[data.train.indices])
+    assert train.mean((0, 2, 3)).abs().max() < 1e-6
+    torch.testing.assert_close(train.std((0, 2, 3)), torch.ones(3), rtol=1e-5, atol=0)
+    changed = toy_images()
+    changed.train_images[data.val.indices] = 255
+    changed.test_images[:] = 0
+    other = ready(changed, normalization="standard")
+    assert torch.equal(other.scale, data.scale) and torch.equal(other.shift, data.shift)
+
+
+def test_standard_survives_a_constant_channel():
+    images = toy_images()
+    images.train_images[:, 1] = 7
+    data = ready(images, normalization="standard")
+    assert not data.normalize(images.train_images)[:, 1].any()
+
+
+@pytest.mark.parametrize(
+    ("train", "batch_size", "sizes"),
+    [(60, 8, [8] * 6), (60, 47, [47]), (60, 13, [13, 13, 13, 9]), (61, 48, [48]), (20, 1, [1] * 16)],
+)
+def test_a_last_batch_of_one_image_is_dropped(train, batch_size, sizes):
+    data = ready(toy_images(train), batch_size=batch_size)
+    assert [len(labels) for _, labels in data.train_dataloader()] == sizes
+    assert len(data.train_dataloader()) == len(sizes)
+
+
+def test_a_batch_is_one_indexing():
+    data = ready()
+    images, labels = data.train.__getitems__([5, 0, 5])
+    assert (images.dtype, images.shape, labels.dtype) == (torch.uint8, (3, 3, 4, 4), torch.int64)
+    for row, index in enumerate((5, 0, 5)):
+        image, label = data.train[index]
+        assert torch.equal(images[row], image) and labels[row] == label
+        assert torch.equal(image, data.images.train_images[data.train.indices[index]])
+    assert as_fetched((images, labels))[0] is images
+    assert data.train_dataloader().collate_fn is as_fetched
+
+
+@pytest.mark.parametrize(("train", "batch_size"), [(60, 8), (60, 10), (61, 6)])
+@pytest.mark.parametrize("replicas", [2])
+def test_the_processes_batches_together_are_the_single_processs(train, batch_size, replicas):
+    data = ready(numbered(train), batch_size=batch_size)
+    for epoch in (0, 3):
+        alone = batches(data, epoch)
+        ranks = [batches(data, epoch, replicas, rank) for rank in range(replicas)]
+        assert {len(parts) for parts in ranks} == {len(alone)}
+        for k, batch in enumerate(alone):
+            together = [0] * sum(len(parts[k]) for parts in ranks)
+            for rank, parts in enumerate(ranks):
+                together[rank::replicas] = parts[k]
+            assert together[: len(batch)] == batch  # the last one may be filled up from the start
+            assert together[len(batch) :] == alone[0][: len(together) - len(batch)]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 3])
+def test_evaluation_meets_every_image_once(replicas):
+    images = numbered(61)
+    images.test_labels[:] = torch.arange(5)
+    data = ready(images)
+    for loader_of, expected in ((data.val_dataloader, data.val.indices.tolist()), (data.test_dataloader, [*range(5)])):
+        seen = []
+        for rank in range(replicas):
+            data.trainer = process(replicas, rank)
+            seen.append([int(label) for _, labels in loader_of() for label in labels])
+        assert sorted(flat(seen)) == expected
+        assert seen[0] == expected[::replicas]
+
+
+def test_only_training_batches_are_augmented():
+    data = ready(augmentation=CropFlip(2, 0.5))
+    raw = data.images.train_images[:8], data.images.train_labels[:8]
+
+    def batch(rank: int = 0, training: bool = True, step: int = -1) -> Tensor:
+        data.trainer = process(2, rank, training, step)
+        return data.on_after_batch_transfer(raw, 0)[0]
+
+    plain = data.normalize(raw[0])
+    assert torch.equal(batch(training=False), plain)
+    first = batch()
+    assert not torch.equal(first, plain)
+    torch.manual_seed(3)
+    assert torch.equal(batch(), first)  # drawn by order_seed, process and step alone
+    assert not torch.equal(batch(step=0), first) and not torch.equal(batch(rank=1), first)
+    data.order_seed = 1
+    assert not torch.equal(batch(), first)
+    data.augmentation = None
+    assert torch.equal(batch(), plain)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        *(
+            ({"batch_size": value}, f"data.batch_size={value} must be a whole number of at least 1.")
+            for value in (0, -8, 2.5, "many", True)
+        ),
+        *(
+            ({"val_size": value}, f"data.val_size={value} must lie between 0 and 1")
+            for value in (0, 1, -0.1, 7, "half", float("nan"), None)
+        ),
+        *(
+            ({key: value}, f"data.{key}={value} must be a whole number of at least 0.")
+            for key in ("split_seed", "order_seed")
+            for value in (-1, 0.5, None, True)
+        ),
+        ({"normalization": "none"}, "data.normalization=none is not known: use symmetric or standard."),
+        (
+            {"val_size": 0.001},
+            "data.val_size=0.001 of 60 training images leaves 60 to train on and 0 to validate on; both need at least "
+            "one image.",
+        ),
+        (
+            {"val_size": 0.999},
+            "data.val_size=0.999 of 60 training images leaves 0 to train on and 60 to validate on; both need at least "
+            "one image.",
+        ),
+        (
+            {"batch_size": 49},
+            "data.batch_size=49 is larger than the training set, which has 48 images after 12 were cut for validation. "
+            "Use at most data.batch_size=48.",
+        ),
+    ],
+)
+def test_what_is_refused(settings, sentence):
+    with pytest.raises(ValueError, match="data") as error:
+        ready(**settings)
+    assert str(error.value).startswith(sentence)
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    data = ready(batch_size=9)
+    data.trainer = process(2, 0)
+    with pytest.raises(ValueError, match=r"^data.batch_size=9 cannot .* 2 devices: use a multiple of 2\.$"):
+        data.train_dataloader()
+
+
+def test_setup_reads_the_images_once(monkeypatch):
+    data = ready()
+    monkeypatch.setattr(data, "load", None)
+    data.setup("test")
+    assert data.image_shape == (3, 4, 4) and data.classes == ("class0", "class1", "class2")
