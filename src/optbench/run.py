@@ -290,6 +290,7 @@ def silence_lightning() -> None:
         ".*LeafSpec.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
+        ".*The dirpath has changed from.*",  # ckpt_path of another run
         ".*You defined a `validation_step` but have no `val_dataloader`.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -60,7 +60,7 @@ def print_table(folder: Path) -> None:
         seconds = record.seconds.get("training")
         rows.append(
             {
-                "run": ", ".join(record.overrides) or "as configured",
+                "run": record.overrides,
                 "status": record.status,
                 "val/accuracy": record.best.get("val/accuracy"),
                 "test/accuracy": record.test.get("test/accuracy"),
@@ -70,5 +70,8 @@ def print_table(folder: Path) -> None:
             }
         )
     if rows:
+        common = set.intersection(*(set(row["run"]) for row in rows)) if len(rows) > 1 else set()
+        for row in rows:
+            row["run"] = ", ".join(part for part in row["run"] if part not in common) or "as configured"
         show("The runs (val/accuracy of the best epoch by `monitor`; seconds of training)", rows)
     print(f"Everything lies in {folder}\nCurves: tensorboard --logdir {folder}")

@@ -22,8 +22,8 @@ class ConvNet(nn.Module):
         features, height, width = image_shape
         if min(height, width) < 2 ** len(channels):
             raise ValueError(
-                f"model.channels={channels} halves the images {len(channels)} times, which leaves nothing of {height} x "
-                f"{width} pixels: use fewer channels, or larger images."
+                f"model.channels={channels} halves the images {len(channels)} times, which leaves nothing of "
+                f"{height} x {width} pixels: use fewer channels, or larger images."
             )
         blocks: list[nn.Module] = []
         for size in channels:

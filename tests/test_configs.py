@@ -1,0 +1,62 @@
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from conftest import PROJECT, SMALL
+
+GROUPS = ("augmentation", "callbacks", "debug", "experiment", "logger", "model", "optimizer", "scheduler", "trainer")
+CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / "configs" / group).glob("*.yaml"))]
+ELSEWHERE = {
+    ("logger", "wandb"): "needs an account and a package that is no dependency",
+    ("trainer", "gpu"): "needs a GPU",
+    ("trainer", "ddp"): "starts processes; test_cli.py does it",
+}
+
+
+@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair not in ELSEWHERE])
+@pytest.mark.filterwarnings("ignore:.*noload.*")  # SQLAlchemy, of what MLflow does
+@pytest.mark.filterwarnings("ignore:.*overfit but enabled.*")  # debug=overfit means it
+def test_every_choice_of_every_group_trains(command, tmp_path, group, choice):
+    arguments = [argument for argument in SMALL if not argument.startswith("callbacks")]
+    if group == "model":
+        arguments = [argument for argument in arguments if not argument.startswith("model")]
+    if (group, choice) == ("logger", "mlflow"):
+        arguments.append(f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db")
+    selected = f"{group}=[{choice}]" if group == "logger" and choice != "none" else f"{group}={choice}"
+    result = command("train", *arguments, selected)
+    assert result.status == 0, result.err
+    assert result.summary["status"] == "completed"
+    assert result.summary["choices"].get(group, choice) == choice  # Hydra keeps no choice of a list
+
+
+@pytest.mark.parametrize("choice", ["cifar10", "image_folder", "shapes"])
+def test_every_data_set_spells_out_the_same_batches(choice):
+    data = OmegaConf.load(PROJECT / "configs" / "data" / f"{choice}.yaml")
+    shared = {"batch_size": 128, "val_size": 0.1, "split_seed": 0, "normalization": "symmetric"}
+    assert {key: data[key] for key in shared} == shared
+
+
+def test_the_practice_is_the_practice():
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        cfg = compose("train", ["experiment=practice", "output_dir=."])
+    assert (cfg.optimizer._target_, cfg.optimizer.lr, cfg.optimizer.momentum) == ("torch.optim.SGD", 0.04, 0.0)
+    assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.test_weights) == (128, 30, "last")
+    assert (cfg.scheduler.factor, cfg.scheduler.patience, cfg.scheduler.min_lr) == (0.05, 3, 0.001)
+    assert (cfg.callbacks.early_stopping.monitor, cfg.callbacks.early_stopping.patience) == ("val/loss", 5)
+
+
+def test_gpu_states_its_precision():
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        cfg = compose("train", ["trainer=gpu"])
+    assert (cfg.trainer.accelerator, cfg.trainer.precision, cfg.matmul_precision) == ("gpu", "32-true", "high")
+    assert cfg.trainer.deterministic is True
+
+
+@pytest.mark.parametrize(
+    ("monitor", "mode"), [("val/loss", "min"), ("val/accuracy", "max"), ("val/ece", "min"), ("train/f1", "max")]
+)
+def test_monitor_sets_the_direction_everywhere(monitor, mode):
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        cfg = compose("train", [f"monitor={monitor}", "output_dir=."])
+    assert {cfg.callbacks.checkpoint.mode, cfg.callbacks.early_stopping.mode, cfg.scheduler.mode} == {mode}
+    assert {cfg.callbacks.checkpoint.monitor, cfg.callbacks.early_stopping.monitor} == {monitor}
