@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from optbench.metrics import evaluate, gather, monitorable
+from optbench.metrics import Predictions, evaluate, gather, monitorable
 
 
 def by_hand(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
@@ -100,3 +100,16 @@ def test_what_monitor_may_name_is_what_is_measured():
     expected = {f"{stage}/{name}" for stage in ("val", "train") for name in measured}
     assert set(monitorable(names(2))) == expected
     assert monitorable(names(2))[0] == "val/loss"
+
+
+def test_predictions_keep_an_epoch_in_order_and_begin_anew():
+    predictions = Predictions()
+    for epoch in range(2):
+        batches = [torch.randn(size, 3) + epoch for size in (4, 4, 1, 7)]
+        labels = [torch.arange(len(batch)) for batch in batches]
+        for batch, label in zip(batches, labels, strict=True):
+            predictions.add(batch.clone().requires_grad_(), label)
+        kept, kept_labels = predictions.take()
+        assert torch.equal(kept, torch.cat(batches))
+        assert torch.equal(kept_labels, torch.cat(labels))
+        assert not kept.requires_grad

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from optbench.metrics import evaluate, gather
+from optbench.metrics import Predictions, evaluate, gather
 from optbench.optimizers import build_optimizer
 from optbench.schedulers import build_scheduler
 
@@ -44,22 +44,21 @@ class Classifier(pl.LightningModule):
         self.net, self.classes = net, classes
         self.optimizer, self.scheduler = optimizer, scheduler
         self.monitor, self.weight_decay_on = monitor, weight_decay_on
-        self._epoch: list[Batch] = []  # detached logits and labels
+        self._seen = {stage: Predictions() for stage in ("train", "val", "test")}  # validation runs inside an epoch
         self.test_logits = self.test_labels = torch.empty(0)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
 
-    def _step(self, batch: Batch) -> Tensor:
+    def _step(self, batch: Batch, stage: str) -> Tensor:
         images, labels = batch
         logits = self.net(images)
-        self._epoch.append((logits.detach(), labels))
+        self._seen[stage].add(logits, labels)
         return F.cross_entropy(logits, labels)
 
     def _end_epoch(self, stage: str) -> None:
-        logits, labels = (gather(torch.cat(parts)) for parts in zip(*self._epoch, strict=True))
-        self._epoch = []
-        logits, labels = logits.float().cpu(), labels.cpu()
+        logits, labels = (gather(part).cpu() for part in self._seen[stage].take())
+        logits = logits.float()
         if stage == "test":
             self.test_logits, self.test_labels = logits, labels
         values = {name: value.to(self.device) for name, value in evaluate(logits, labels, self.classes).items()}
@@ -72,26 +71,21 @@ class Classifier(pl.LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = self._step(batch)
+        loss = self._step(batch, "train")
         self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch)
+        self._step(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._step(batch)
+        self._step(batch, "test")
 
     def on_train_epoch_end(self) -> None:
         self._end_epoch("train")
 
-    def on_validation_epoch_start(self) -> None:
-        # validation runs inside the training epoch
-        self._train_epoch, self._epoch = self._epoch, []
-
     def on_validation_epoch_end(self) -> None:
         self._end_epoch("val")
-        self._epoch = self._train_epoch
 
     def on_test_epoch_end(self) -> None:
         self._end_epoch("test")

@@ -10,6 +10,35 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibratio
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 
+class Predictions:
+    """The logits and labels of an epoch, on the device where they arise.
+
+    Kept in one block that doubles when it is full: thousands of small tensors between the large ones that come and go
+    would leave the memory in pieces.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.logits = self.labels = torch.empty(0)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Copy a batch: `(B, classes)` and `(B,)`."""
+        end = self.count + len(labels)
+        if end > len(self.labels):
+            old = self.logits[: self.count], self.labels[: self.count]
+            self.logits = logits.new_empty((2 * end, logits.shape[1]))
+            self.labels = labels.new_empty(2 * end)
+            if self.count:
+                self.logits[: self.count], self.labels[: self.count] = old
+        self.logits[self.count : end], self.labels[self.count : end] = logits.detach(), labels
+        self.count = end
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """All of it, valid until the next `add`, which begins anew."""
+        end, self.count = self.count, 0
+        return self.logits[:end], self.labels[:end]
+
+
 def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Tensor]:
     """All metrics of `(N, classes)` logits and `(N,)` labels.
 
