@@ -1,10 +1,11 @@
 """Small generated data, and the commands as a user types them."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,21 @@ def load_script(name: str) -> ModuleType:
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., Result]:
+def quiet_after() -> Iterator[None]:
+    """Takes back what a command tells Python's logging, which would outlive the test."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture
+def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, quiet_after: None
+) -> Callable[..., Result]:
     """Runs `python src/<script>.py <arguments>` in this process, which is much quicker than a new one.
 
     The run's folder is `<tmp_path>/<name>`, a sweep's too.

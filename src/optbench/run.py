@@ -273,7 +273,7 @@ def log_hyperparameters(cfg: DictConfig, record: RunRecord, loggers: list) -> No
     values |= {key: OmegaConf.select(cfg, key) for key in keys}
     shown = ("loss", "accuracy")
     metrics = {key: record.test[key] for key in (f"test/{name}" for name in shown)}
-    metrics |= {f"best/{key}": record.best[key] for key in (f"val/{name}" for name in shown) if key in record.best}
+    metrics |= {f"val/best_{name}": record.best[f"val/{name}"] for name in shown if f"val/{name}" in record.best}
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(values, metrics, step=record.steps)
