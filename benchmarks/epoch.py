@@ -14,6 +14,7 @@ optbench  `trainer.fit` as `python src/train.py optimizer=... data=shapes` calls
 import argparse
 import contextlib
 import io
+import logging
 import os
 import platform
 import statistics
@@ -39,7 +40,7 @@ from torchvision import transforms
 
 from optbench import run
 from optbench.classifier import Classifier
-from optbench.data.datamodule import ImageDataModule
+from optbench.data.datamodule import ImageDataModule, Images
 from optbench.optimizers import build_optimizer
 from optbench.record import MetricsCSV, Stopwatch
 
@@ -76,14 +77,20 @@ def optbench(cfg: DictConfig, data: ImageDataModule, net: nn.Module) -> float:
     return stopwatch.stopped - stopwatch.started
 
 
+def resident(data: ImageDataModule, part: Images, device: torch.device) -> tuple[Tensor, Tensor]:
+    """All of a split as float images and labels on the device."""
+    return data.normalize(part.images[part.indices].to(device)), part.labels[part.indices].to(device)
+
+
 def bare(cfg: DictConfig, data: ImageDataModule, net: nn.Module) -> float:
-    optimizer = build_optimizer(instantiate(cfg.optimizer, _convert_="all"), net, "all")
-    images, labels = (data.normalize(data.train.images[data.train.indices]), data.train.labels[data.train.indices])
-    val_images, val_labels = (data.normalize(data.val.images[data.val.indices]), data.val.labels[data.val.indices])
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    optimizer = build_optimizer(instantiate(cfg.optimizer, _convert_="all"), net.to(device), "all")
+    images, labels = resident(data, data.train, device)
+    val_images, val_labels = resident(data, data.val, device)
     started = time.perf_counter()
     net.train()
-    loss_sum, hits = torch.zeros(()), torch.zeros(())
-    for batch in torch.randperm(len(images)).split(cfg.data.batch_size):
+    loss_sum, hits = torch.zeros((), device=device), torch.zeros((), device=device)
+    for batch in torch.randperm(len(images), device=device).split(cfg.data.batch_size):
         x, y = images[batch], labels[batch]
         logits = net(x)
         loss = F.cross_entropy(logits, y)
@@ -182,6 +189,9 @@ def main() -> None:
     parser.add_argument("--optimizer", default="adam", help="of bare and optbench; template always uses plain Adam")
     arguments = parser.parse_args()
     run.silence_lightning()
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as run.py
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         cfg = configuration(arguments, folder)
@@ -203,7 +213,8 @@ def main() -> None:
             for name, way in ways.items():
                 with contextlib.redirect_stdout(io.StringIO()):
                     pl.seed_everything(0, verbose=False)
-                    spent = way(run.build_net(cfg, data))
+                    torch.use_deterministic_algorithms(False)  # optbench's trainer turns it on, for itself
+                    spent = way(run.build_net(cfg, data.image_shape, data.classes))
                 if number:  # the first round warms up
                     seconds[name].append(spent)
             if number:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from optbench.data.imageset import ImageSet
 from optbench.run import silence_lightning
 
 PROJECT = Path(__file__).parents[1]
+
+torch.set_num_threads(1)  # the networks here are too small to share out
 
 SMALL = (
     "data=shapes data.train_size=300 data.test_size=60 data.batch_size=50 trainer=cpu trainer.max_epochs=1 "
@@ -124,6 +127,8 @@ def command(
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.delenv("OPTBENCH_SENTENCES", raising=False)
         sweep.started.clear()
+        if script == "train" and folder.is_dir():
+            shutil.rmtree(folder)  # a folder takes one run
         status = 0
         capsys.readouterr()
         try:

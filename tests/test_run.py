@@ -196,32 +196,59 @@ def test_everything_tensorboard_shows(train):
     assert {info.name.tag for info in experiment.metric_infos} >= {"test/accuracy", "val/best_loss"}
 
 
-def test_the_guard_without_the_callback(train):
-    result = train("optimizer=sgd", "optimizer.lr=1e30", "callbacks.divergence_guard=null")
-    assert result.status == 0, result.err
-    summary = result.summary
-    assert summary["status"] == "completed"
-    assert summary["final"]["train/loss"] is None or math.isfinite(summary["final"]["train/loss"])
-
-
-def test_run_returns_what_a_searching_sweeper_needs(train, monkeypatch):
+@pytest.mark.parametrize(("monitor", "worst"), [("val/loss", math.inf), ("val/accuracy", -math.inf)])
+def test_run_returns_what_a_searching_sweeper_needs(train, monkeypatch, monitor, worst):
     values = []
-    story = run_module.train_and_test
-
-    def remember(cfg, record, folder, began):
-        story(cfg, record, folder, began)
-        values.append(record.best[cfg.monitor])
-
-    monkeypatch.setattr(run_module, "train_and_test", remember)
-    assert train().status == 0
-    assert values[0] == pytest.approx(float(values[0]))
+    run = run_module.run
+    monkeypatch.setattr(run_module, "run", lambda cfg: values.append(run(cfg)))
+    result = train(f"monitor={monitor}", name="whole")
+    assert values == [result.summary["best"][monitor]]
 
     def diverge(*args):
         raise Diverged(5)
 
     monkeypatch.setattr(run_module, "train_and_test", diverge)
-    result = train(name="diverged")
+    result = train(f"monitor={monitor}", name="diverged")
+    assert values[1] == worst
     assert result.summary["diverged_at_step"] == 5
+
+
+def test_a_compiled_network_trains_and_shows_its_graph(train, monkeypatch):
+    import torch._dynamo
+
+    compile_net = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compile_net(net, backend="eager"))  # needs no compiler
+    result = train("compile=true", "callbacks.figures={_target_: optbench.callbacks.figures.Figures, examples: 4}")
+    torch._dynamo.reset()
+    assert result.status == 0, result.err
+    assert events_of(result.folder).Tags()["graph"]
+    weights = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert "net.head.weight" in weights
+
+
+def test_what_a_checkpoint_refuses(train):
+    half = train("weight_decay_on=weights", name="half")
+    checkpoint = f"ckpt_path={half.folder}/checkpoints/last.ckpt"
+    more = ("trainer.max_epochs=2", "weight_decay_on=weights", checkpoint)
+    for arguments, words in (
+        ((*more, "trainer.max_epochs=1"), "has trained 1 epochs already: set trainer.max_epochs above 1"),
+        ((*more, "optimizer=sgd"), "was trained with another optimizer: its amsgrad is False, here it is None"),
+        ((*more, "optimizer.lr=0.5"), "was trained with another optimizer: its lr is 0.001, here it is 0.5"),
+        ((*more, "weight_decay_on=all"), "was trained with another weight_decay_on"),
+    ):
+        result = train(*arguments)
+        assert result.status == 1
+        assert words in result.sentence
+    assert train(*more).status == 0
+
+
+def test_a_folder_takes_one_run(train, monkeypatch):
+    first = train()
+    monkeypatch.setattr("shutil.rmtree", lambda *args: None)
+    again = train()
+    assert again.status == 1
+    assert "holds a run already" in again.sentence
+    assert again.summary == first.summary
 
 
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # SQLAlchemy, of what MLflow does

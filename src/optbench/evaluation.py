@@ -1,13 +1,13 @@
 """A finished run, again, from nothing but its folder."""
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
@@ -20,6 +20,8 @@ from optbench.record import RunRecord, finite, write_atomically, write_csv
 from optbench.run import build_data, build_net
 from optbench.terminal import show
 
+log = logging.getLogger(__name__)
+
 BATCH = 1000
 
 
@@ -29,7 +31,7 @@ def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, ove
     Raises:
         ValueError: where the folder is no run, has no such checkpoint, or `images` names no picture.
     """
-    folder = Path(run)
+    folder = Path(str(run))
     try:
         record = RunRecord.read(folder)
     except ValueError as error:
@@ -47,29 +49,35 @@ def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, ove
         )
     content = read_checkpoint(path, "checkpoint")
     output = folder / "evaluation" / checkpoint
+    net = restore(record, content, path)
     if images is not None:
-        classify(record, content, path, find_pictures(images), output)
+        classify(record, net, find_pictures(images), output)
         return
     known = OmegaConf.create(record.config, flags={"struct": True})  # a mistyped key is refused
-    cfg = OmegaConf.merge(known, OmegaConf.from_dotlist(list(overrides)))
+    cfg = OmegaConf.merge(known, OmegaConf.from_dotlist([overrides] if isinstance(overrides, str) else list(overrides)))
     assert isinstance(cfg, DictConfig)
     data = build_data(cfg)
     if list(data.classes) != record.classes:
         raise ValueError(
             f"The classes of {cfg.data._target_} are no longer those of the run: {', '.join(data.classes)}."
         )
-    logits = logits_of(restore(build_net(cfg, data), content, path), data.test.images, data.scale, data.shift)
+    if data.imageset.sha256 != record.hashes["data"]:
+        log.warning("The images are no longer those of the run: some that it trained on may be among the test images.")
+    logits = logits_of(net, data.test.images, record)
     report(logits, data.test.labels, data.classes, content["epoch"] + 1, output)
 
 
-def restore(net: nn.Module, checkpoint: dict[str, Any], path: Path) -> nn.Module:
-    """The network with the checkpoint's weights, ready to evaluate."""
+def restore(record: RunRecord, checkpoint: dict[str, Any], path: Path) -> nn.Module:
+    """The run's network with the checkpoint's weights, ready to evaluate."""
+    channels, height, width = record.input["shape"]
+    net = build_net(OmegaConf.create(record.config), (channels, height, width), record.classes)
     load_weights(nn.ModuleDict({"net": net}), checkpoint, path, "checkpoint")  # the names begin with net.
     return net.eval()
 
 
-def logits_of(net: nn.Module, images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """uint8 images `(N, 3, H, W)` to logits `(N, classes)`, in batches."""
+def logits_of(net: nn.Module, images: Tensor, record: RunRecord) -> Tensor:
+    """uint8 images `(N, 3, H, W)` to logits `(N, classes)`, in batches, scaled as the run scaled them."""
+    scale, shift = (torch.tensor(record.input[key]).view(-1, 1, 1) for key in ("scale", "shift"))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device)
     with torch.inference_mode():
@@ -92,7 +100,9 @@ def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int,
             "images": int(images[k]),
             "accuracy": float(hits[k] / images[k]),
             "precision": float(hits[k] / predictions[k]),
-            "most often taken for": classes[int((matrix[k] - torch.diag(hits)[k]).argmax())],
+            "most often taken for": classes[int((matrix[k] - torch.diag(hits)[k]).argmax())]
+            if hits[k] < images[k]
+            else "-",
         }
         for k, name in enumerate(classes)
     ]
@@ -112,12 +122,9 @@ def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int,
     print(f"Written to {output}")
 
 
-def classify(record: RunRecord, checkpoint: dict[str, Any], path: Path, pictures: list[Path], output: Path) -> None:
+def classify(record: RunRecord, net: nn.Module, pictures: list[Path], output: Path) -> None:
     """Print the three likeliest classes of each picture, and write all probabilities to predictions.csv."""
-    channels, height, width = record.input["shape"]
-    cfg = OmegaConf.create(record.config)
-    assert isinstance(cfg, DictConfig)
-    net = instantiate(cfg.model, image_shape=(channels, height, width), classes=len(record.classes), _convert_="all")
+    height = record.input["shape"][1]
     images, readable, unreadable = [], [], []
     for picture in pictures:
         try:
@@ -129,8 +136,7 @@ def classify(record: RunRecord, checkpoint: dict[str, Any], path: Path, pictures
         raise ValueError(f"images: none of {len(pictures)} files is a picture, beginning with: {unreadable[0]}.")
     for reason in unreadable:
         print(f"Skipped: {reason}", file=sys.stderr)
-    scale, shift = (torch.tensor(record.input[key]).view(-1, 1, 1) for key in ("scale", "shift"))
-    shares = logits_of(restore(net, checkpoint, path), torch.stack(images), scale, shift).softmax(1)
+    shares = logits_of(net, torch.stack(images), record).softmax(1)
     rows, shown = [], []
     for picture, share in zip(readable, shares, strict=True):
         best = share.argsort(descending=True)[:3].tolist()

@@ -114,7 +114,7 @@ class RunRecord:
         """Fill `final`, `best`, `epochs`, `steps` and `targets` from the rows of metrics.csv."""
         if not rows:
             return
-        self.epochs, self.steps = len(rows), int(rows[-1]["step"])
+        self.epochs, self.steps = int(rows[-1]["epoch"]), int(rows[-1]["step"])
         self.final = dict(rows[-1])
         monitored = [row for row in rows if isfinite(row.get(self.monitor, float("nan")))]
         if monitored:

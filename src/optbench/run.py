@@ -1,9 +1,10 @@
 """The story of one run: seed, data, net, classifier, callbacks, trainer, fit, test once, record."""
 
 import logging
-import os
+import sys
 import time
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,14 @@ from torch import nn
 from optbench import record as records
 from optbench.callbacks.divergence_guard import Diverged
 from optbench.checkpoint import load_weights, read_checkpoint
+from optbench.checks import check, check_folder, check_metrics, check_optimizer, check_resume, check_trainer
 from optbench.classifier import Classifier
-from optbench.cli import PROJECT, in_sweep, metric_mode, near
+from optbench.cli import PROJECT, in_sweep, metric_mode
 from optbench.data.datamodule import ImageDataModule
 from optbench.metrics import monitorable
-from optbench.optimizers import build_optimizer, is_number
 from optbench.record import MetricsCSV, RunRecord, Stopwatch
-from optbench.schedulers import build_scheduler
 
 log = logging.getLogger(__name__)
-
-WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off has none of its keys
-    "seed": 0,
-    "trainer.max_epochs": 1,
-    "trainer.accumulate_grad_batches": 1,
-    "trainer.log_every_n_steps": 1,
-    "trainer.num_sanity_val_steps": -1,
-    "scheduler.patience": 0,
-    "scheduler.cooldown": 0,
-    "callbacks.early_stopping.patience": 0,
-    "callbacks.histograms.every_n_epochs": 1,
-    "callbacks.figures.examples": 1,
-    "data.shapes_seed": 0,
-}
 
 
 def run(cfg: DictConfig) -> float:
@@ -52,6 +38,10 @@ def run(cfg: DictConfig) -> float:
     """
     began = time.perf_counter()
     folder = Path(cfg.output_dir)
+    rank_zero_only(check_folder)(folder)
+    for key in ("data.root", "data.cache_dir", "ckpt_path"):  # the record must hold wherever it is read
+        if isinstance(path := OmegaConf.select(cfg, key), str) and path:
+            OmegaConf.update(cfg, key, str(Path(path).expanduser().absolute()))
     hydra = HydraConfig.get()
     record = RunRecord(
         started=records.now(),
@@ -76,6 +66,8 @@ def run(cfg: DictConfig) -> float:
         record.fail(error)
         raise
     finally:
+        if (wandb := sys.modules.get("wandb")) and wandb.run:  # or the next run of a sweep would join this one
+            wandb.finish()
         record.seconds["total"] = round(time.perf_counter() - began, 3)
         write(record, folder)
     conclude(record, folder)
@@ -90,10 +82,13 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     silence_lightning()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no one reads it
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
     data = build_data(cfg)
     check_metrics(cfg, monitorable(data.classes))
-    net = build_net(cfg, data)
+    net = build_net(cfg, data.image_shape, data.classes)
     record.classes, record.skipped_images = list(data.classes), list(data.imageset.skipped)
     record.input = {
         "shape": list(data.image_shape),
@@ -117,9 +112,12 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
         monitor=cfg.monitor,
         weight_decay_on=cfg.weight_decay_on,
     )
-    try_out(classifier)
+    optimizer = check_optimizer(classifier)
     if cfg.ckpt_path:
-        load_weights(classifier, read_checkpoint(Path(cfg.ckpt_path), "ckpt_path"), Path(cfg.ckpt_path), "ckpt_path")
+        checkpoint = read_checkpoint(Path(cfg.ckpt_path), "ckpt_path")
+        load_weights(classifier, checkpoint, Path(cfg.ckpt_path), "ckpt_path")
+        check_resume(checkpoint, optimizer, cfg)
+        record.hashes["initial_weights"] = records.weights_sha256(net)
     if cfg.compile:
         net.compile()
 
@@ -129,6 +127,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     if history not in loggers:
         loggers.append(history)
     trainer = build_trainer(cfg, callbacks=[stopwatch, *callbacks], logger=loggers, default_root_dir=folder)
+    check_trainer(trainer, cfg, net)
     record.device = records.describe_device(trainer)
 
     try:
@@ -137,7 +136,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
             raise KeyboardInterrupt
     finally:
         record.take_epochs(history.rows, lower_is_better=metric_mode(cfg.monitor) == "min")
-        record.steps = trainer.global_step
+        record.steps = trainer.global_step  # also those of an epoch that broke off
         record.peak_memory_mb = records.peak_memory_mb(trainer.strategy.root_device)
         if stopwatch.started is not None:
             record.seconds["startup"] = round(stopwatch.started - began, 3)
@@ -156,64 +155,6 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     log_hyperparameters(cfg, record, loggers)
 
 
-def check(cfg: DictConfig) -> None:
-    """Refuse what no class below could name by its key.
-
-    Raises:
-        ValueError: with a sentence for the first value that is not allowed.
-    """
-    trainer = cfg.trainer
-    for key, least in WHOLE_NUMBERS.items():
-        value = OmegaConf.select(cfg, key, default=least)
-        if type(value) is not int or value < least:
-            raise ValueError(f"{key}={value} must be a whole number of at least {least}.")
-    if cfg.seed >= 2**32:
-        raise ValueError(f"seed={cfg.seed} must be a whole number from 0 to {2**32 - 1}.")
-    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
-        if not (is_number(trainer[limit]) and trainer[limit] > 0):
-            raise ValueError(
-                f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a part of them above "
-                "0.0 and up to 1.0."
-            )
-    if type(cfg.compile) is not bool:
-        raise ValueError(f"compile={cfg.compile} must be true or false.")
-    if cfg.test_weights not in ("best", "last"):
-        raise ValueError(f"test_weights={cfg.test_weights} is not known: use best or last.")
-    if cfg.matmul_precision not in ("highest", "high", "medium"):
-        raise ValueError(f"matmul_precision={cfg.matmul_precision} is not known: use highest, high or medium.")
-    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ValueError(
-            f"trainer.accelerator={trainer.accelerator}: PyTorch finds no GPU on this machine. Use trainer=cpu, or "
-            "leave trainer.accelerator=auto, which takes a GPU where there is one."
-        )
-    cores = os.cpu_count() or 1
-    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
-    if on_cpu and isinstance(trainer.devices, int) and trainer.devices > cores:
-        raise ValueError(
-            f"trainer.devices={trainer.devices} on the CPU would start as many processes on {cores} cores; use at most "
-            f"trainer.devices={cores}."
-        )
-    if in_sweep() and isinstance(trainer.devices, int) and trainer.devices > 1:
-        raise ValueError(
-            f"trainer.devices={trainer.devices} with -m: the processes of one run would start the sweep again. Use one "
-            "device a run in a sweep, or start the runs one by one without -m."
-        )
-
-
-def check_metrics(cfg: DictConfig, known: list[str]) -> None:
-    """Refuse to watch a metric that is not measured."""
-    watched = {"monitor": str(cfg.monitor)}
-    for name, callback in (cfg.callbacks or {}).items():
-        if isinstance(callback, DictConfig) and callback.get("monitor"):
-            watched[f"callbacks.{name}.monitor"] = callback.monitor
-    for key, metric in watched.items():
-        if metric not in known:
-            raise ValueError(
-                f"{key}={metric} is not measured{near(metric, known)} There are, with val/ or train/ before them: "
-                f"{', '.join(name[4:] for name in known if name.startswith('val/'))}."
-            )
-
-
 def build_data(cfg: DictConfig) -> ImageDataModule:
     augmentation = instantiate(cfg.augmentation, _convert_="all")
     data: ImageDataModule = instantiate(cfg.data, augmentation=augmentation, _convert_="all")
@@ -222,16 +163,9 @@ def build_data(cfg: DictConfig) -> ImageDataModule:
     return data
 
 
-def build_net(cfg: DictConfig, data: ImageDataModule) -> nn.Module:
-    net: nn.Module = instantiate(cfg.model, image_shape=data.image_shape, classes=len(data.classes), _convert_="all")
+def build_net(cfg: DictConfig, image_shape: tuple[int, int, int], classes: Sequence[str]) -> nn.Module:
+    net: nn.Module = instantiate(cfg.model, image_shape=image_shape, classes=len(classes), _convert_="all")
     return net
-
-
-def try_out(classifier: Classifier) -> None:
-    """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything."""
-    optimizer = build_optimizer(classifier.optimizer, classifier.net, classifier.weight_decay_on)
-    if classifier.scheduler is not None:
-        build_scheduler(classifier.scheduler, optimizer, total_steps=1000)
 
 
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:

@@ -1,5 +1,6 @@
 """The pages of TensorBoard beside the curves: the model's graph, training images, where the test went wrong."""
 
+import copy
 import warnings
 
 import pytorch_lightning as pl
@@ -13,7 +14,7 @@ from optbench.figures import confidently_wrong, confusion, confusion_figure, ima
 
 
 class Figures(pl.Callback):
-    """Writes to TensorBoard: training images and the graph after the first epoch, the rest after the test.
+    """Writes to TensorBoard: training images and the graph after training, where they cost it no time; then the test's.
 
     Args:
         examples: images in each grid.
@@ -24,8 +25,8 @@ class Figures(pl.Callback):
             raise ValueError(f"callbacks.figures.examples={examples} must be a whole number of at least 1.")
         self.examples = examples
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.current_epoch or not trainer.is_global_zero or not self._loggers(trainer):
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self._loggers(trainer):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
@@ -39,10 +40,12 @@ class Figures(pl.Callback):
         return [count * k // self.examples for k in range(min(self.examples, count))]
 
     def _add_graph(self, trainer: pl.Trainer, classifier: Classifier, images: torch.Tensor) -> None:
+        net = copy.copy(classifier.net)  # the same weights
+        net._compiled_call_impl = None  # torch.jit.trace refuses a compiled network
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit.trace, which TensorBoard's graph needs, is deprecated
             for logger in self._loggers(trainer):
-                logger.experiment.add_graph(classifier.net, images)
+                logger.experiment.add_graph(net, images)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self._loggers(trainer):

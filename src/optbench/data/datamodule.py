@@ -55,7 +55,8 @@ class ImageDataModule(pl.LightningDataModule):
             cannot train on it.
         val_size: the part of the training images that validates, cut by `split_seed`.
         order_seed: shuffles the training images and draws the augmentation; both depend only on it and the epoch.
-        normalization: `symmetric` scales to [-1, 1], `standard` by the training images' channel means and deviations.
+        normalization: `symmetric` scales to [-1, 1], `standard` by channel means and deviations of (some
+            10,000 of) the training images.
 
     Raises:
         ValueError: from the constructor or from `setup`, for a value that is not allowed.
@@ -163,7 +164,8 @@ class ImageDataModule(pl.LightningDataModule):
         return DistributedSampler(self.train, replicas, rank, shuffle=True, seed=seed)
 
     def order_sha256(self) -> str:
-        """A hash of the first epoch's order and the batch size: with `order_seed` it fixes every later one."""
+        """A hash of the first epoch's order and the batch size: with `order_seed` it fixes every later one
+        (but for `trainer.overfit_batches`, which turns shuffling off)."""
         order = torch.tensor(list(self.train_order()))
         return hashlib.sha256(f"{self.batch_size}\n".encode() + order.numpy().tobytes()).hexdigest()
 
