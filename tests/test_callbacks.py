@@ -184,7 +184,7 @@ def test_the_pages_of_tensorboard(tmp_path):
     found = events(tmp_path)
     tags = found.Tags()
     assert sorted(tags["images"]) == ["images/training", "test/confusion_matrix", "test/most_confidently_wrong"]
-    assert [event.step for event in found.Images("images/training")] == [12]  # after the first epoch
+    assert [event.step for event in found.Images("images/training")] == [12]  # after training
     assert [event.step for event in found.Images("test/confusion_matrix")] == [12]
     for tag in tags["images"]:
         assert found.Images(tag)[0].encoded_image_string.startswith(b"\x89PNG")

@@ -151,6 +151,16 @@ def test_last_weights_are_tested_where_asked(train):
     assert last.summary["tested"] == {"checkpoint": "last", "epoch": 3}
 
 
+def test_best_and_last_are_one_file_only_while_they_are_the_same(train):
+    one = train("optimizer=sgd", name="one").folder / "checkpoints"
+    assert (one / "best.ckpt").samefile(one / "last.ckpt")
+    worse = train("optimizer=sgd", "trainer.max_epochs=3", "monitor=train/loss", "callbacks.checkpoint.mode=max")
+    best, last = (worse.folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    assert not best.samefile(last)  # it learns, so the highest loss is the first epoch's
+    assert [torch.load(path, weights_only=True)["epoch"] for path in (best, last)] == [0, 2]
+    assert sorted(path.name for path in best.parent.iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
 def test_without_callbacks_the_last_weights_are_tested_and_it_says_so(command):
     result = command("train", *(argument for argument in SMALL if "callbacks" not in argument), "callbacks=none")
     assert result.status == 0, result.err

@@ -88,8 +88,8 @@ def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
     batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
     if batchnorm and cfg.data.batch_size < 2 * trainer.world_size:
         raise ValueError(
-            f"data.batch_size={cfg.data.batch_size} is too small: BatchNorm needs two images a step on each device. Use "
-            f"at least data.batch_size={2 * trainer.world_size}, or a network without batchnorm."
+            f"data.batch_size={cfg.data.batch_size} is too small: BatchNorm needs two images a step on each device. "
+            f"Use at least data.batch_size={2 * trainer.world_size}, or a network without batchnorm."
         )
 
 
@@ -132,8 +132,8 @@ def check_resume(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConf
             old, new = (plain(group.get(key)) for group in (before, our_group))
             if old != new:
                 raise ValueError(
-                    f"ckpt_path={cfg.ckpt_path} was trained with another optimizer: its {key} is {old}, here it is {new}."
-                    " Use the same optimizer.* values."
+                    f"ckpt_path={cfg.ckpt_path} was trained with another optimizer: its {key} is {old}, here it is "
+                    f"{new}. Use the same optimizer.* values."
                 )
 
 
