@@ -45,7 +45,7 @@ def first_step(overrides: list[str], folder: Path) -> float:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     probe = f"+callbacks.first_step={{_target_: start.FirstStep, path: {note}}}"
     limits = ["trainer.max_epochs=1", "trainer.limit_train_batches=2", "trainer.limit_val_batches=1"]
-    command = [sys.executable, TRAIN, *overrides, *limits, probe, f"hydra.run.dir={folder / 'run'}"]
+    command = [sys.executable, TRAIN, *overrides, *limits, probe, f"hydra.run.dir={folder / str(time.time_ns())}"]
     started = time.time()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     return float(note.read_text()) - started
