@@ -117,6 +117,8 @@ def check_optimizer(classifier: Classifier) -> Optimizer:
 
 def check_resume(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConfig) -> None:
     """Refuse a checkpoint that has nothing left to do, or whose optimizer would silently replace the one configured."""
+    if "optimizer_states" not in checkpoint:
+        raise ValueError(f"ckpt_path={cfg.ckpt_path} holds the weights alone: go on from last.ckpt beside it.")
     done = checkpoint["epoch"] + 1
     if done >= cfg.trainer.max_epochs:
         raise ValueError(

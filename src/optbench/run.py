@@ -186,7 +186,8 @@ def build_trainer(cfg: DictConfig, **parts: Any) -> pl.Trainer:
 def choose_weights(test_weights: str, classifier: Classifier, trainer: pl.Trainer) -> dict[str, Any]:
     """Put the weights to be tested into the classifier, and say which they are."""
     checkpoint = next(
-        (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.best_model_path), None
+        (c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor and c.best_model_path),
+        None,
     )
     if test_weights == "last" or checkpoint is None:
         if test_weights == "best":
