@@ -255,3 +255,14 @@ def test_what_computed_is_described(tmp_path):
     assert len(records.describe_git(PROJECT).get("commit", "0" * 40)) == 40
     assert records.describe_git(tmp_path) == {}
     assert records.peak_memory_mb(torch.device("cpu"))["process"] > 50
+
+
+def test_peak_memory_is_that_of_one_run():
+    """A run of a sweep must not show the peak of the run before it in the same process."""
+    before = records.peak_memory_mb(torch.device("cpu"))["process"]
+    big = torch.ones(100_000_000)  # 400 MB
+    high = records.peak_memory_mb(torch.device("cpu"))["process"]
+    assert high > before + 200 or high > big.nbytes / 1e6
+    del big
+    records.reset_peak_memory()
+    assert 50 < records.peak_memory_mb(torch.device("cpu"))["process"] < high - 200

@@ -6,12 +6,11 @@ import io
 import json
 import os
 import platform
-import resource
 import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -276,10 +275,24 @@ def count_parameters(net: nn.Module) -> dict[str, int]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Let `peak_memory_mb` begin anew, so that a run of a sweep does not show the peak of the run before it."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux, proc(5): 5 sets VmHWM to what is resident now
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
-    """Peak memory of this process (resident) and of its GPU, in 10^6 bytes; so far, and over all runs of a process."""
-    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    peak = {"process": round(resident / 1e6, 1)}
+    """Peak memory of this process (resident) and of its GPU since `reset_peak_memory`, in 10^6 bytes.
+
+    Where the system can't begin anew, `process` is missing.
+    """
+    peak = {}
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        resident = next(line for line in lines if line.startswith("VmHWM:"))
+        peak["process"] = round(int(resident.split()[1]) * 1024 / 1e6, 1)
     if device.type == "cuda":
         peak["gpu"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     return peak

@@ -83,8 +83,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no one reads it
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    records.reset_peak_memory()
 
     data = build_data(cfg)
     check_metrics(cfg, monitorable(data.classes))
