@@ -41,8 +41,8 @@ from torchvision import transforms
 from optbench import run
 from optbench.classifier import Classifier
 from optbench.data.datamodule import ImageDataModule, Images
+from optbench.history import MetricsCSV, Stopwatch
 from optbench.optimizers import build_optimizer
-from optbench.record import MetricsCSV, Stopwatch
 
 
 def configuration(arguments: argparse.Namespace, folder: str) -> DictConfig:

@@ -22,7 +22,8 @@ from optbench.callbacks.figures import Figures
 from optbench.callbacks.histograms import Histograms
 from optbench.callbacks.progress import FILE_ONLY, EpochLines, progress, summary
 from optbench.classifier import Classifier
-from optbench.record import MetricsCSV, Stopwatch, weights_sha256
+from optbench.history import MetricsCSV, Stopwatch
+from optbench.provenance import weights_sha256
 
 
 def fit(net: nn.Module, *callbacks: pl.Callback, optimizer: partial = ADAM, test: bool = False, **settings):

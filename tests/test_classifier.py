@@ -10,8 +10,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from conftest import ADAM, NAMES, ToyDataModule, toy_net, toy_trainer
 from optbench.callbacks.divergence_guard import DivergenceGuard
 from optbench.classifier import Classifier
+from optbench.history import MetricsCSV, Stopwatch
 from optbench.metrics import evaluate
-from optbench.record import MetricsCSV, Stopwatch, weights_sha256
+from optbench.provenance import weights_sha256
 
 
 def fit(net: nn.Module, epochs: int = 2, **settings) -> list[dict[str, float]]:

@@ -18,15 +18,16 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
-from optbench import record as records
+from optbench import provenance
 from optbench.callbacks.divergence_guard import Diverged
 from optbench.checkpoint import load_weights, read_checkpoint
 from optbench.checks import check, check_folder, check_metrics, check_optimizer, check_resume, check_trainer
 from optbench.classifier import Classifier
 from optbench.cli import PROJECT, in_sweep, metric_mode
 from optbench.data.datamodule import ImageDataModule
+from optbench.history import MetricsCSV, Stopwatch, shortened
 from optbench.metrics import monitorable
-from optbench.record import MetricsCSV, RunRecord, Stopwatch
+from optbench.record import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +45,13 @@ def run(cfg: DictConfig) -> float:
             OmegaConf.update(cfg, key, str(Path(path).expanduser().absolute()))
     hydra = HydraConfig.get()
     record = RunRecord(
-        started=records.now(),
+        started=provenance.now(),
         overrides=list(hydra.overrides.task),
         choices={group: str(name) for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")},
         monitor=cfg.monitor,
         seed=cfg.seed,
-        versions=records.versions(),
-        git=records.describe_git(PROJECT),
+        versions=provenance.versions(),
+        git=provenance.describe_git(PROJECT),
         config=OmegaConf.to_container(cfg, resolve=True),
     )
     write(record, folder)
@@ -83,7 +84,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no one reads it
-    records.reset_peak_memory()
+    provenance.reset_peak_memory()
 
     data = build_data(cfg)
     check_metrics(cfg, monitorable(data.classes))
@@ -95,11 +96,11 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
         "shift": data.shift.flatten().tolist(),
     }
     record.images = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
-    record.parameters = records.count_parameters(net)
+    record.parameters = provenance.count_parameters(net)
     record.hashes = {
         "data": data.imageset.sha256,
         "split": data.split_sha256,
-        "initial_weights": records.weights_sha256(net),
+        "initial_weights": provenance.weights_sha256(net),
         "batch_order": data.order_sha256(),
     }
 
@@ -116,7 +117,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
         checkpoint = read_checkpoint(Path(cfg.ckpt_path), "ckpt_path")
         load_weights(classifier, checkpoint, Path(cfg.ckpt_path), "ckpt_path")
         check_resume(checkpoint, optimizer, cfg)
-        record.hashes["initial_weights"] = records.weights_sha256(net)
+        record.hashes["initial_weights"] = provenance.weights_sha256(net)
     if cfg.compile:
         net.compile()
 
@@ -127,7 +128,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
         loggers.append(history)
     trainer = build_trainer(cfg, callbacks=[stopwatch, *callbacks], logger=loggers, default_root_dir=folder)
     check_trainer(trainer, cfg, net)
-    record.device = records.describe_device(trainer)
+    record.device = provenance.describe_device(trainer)
 
     try:
         trainer.fit(classifier, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
@@ -136,7 +137,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     finally:
         record.take_epochs(history.rows, lower_is_better=metric_mode(cfg.monitor) == "min")
         record.steps = trainer.global_step  # also those of an epoch that broke off
-        record.peak_memory_mb = records.peak_memory_mb(trainer.strategy.root_device)
+        record.peak_memory_mb = provenance.peak_memory_mb(trainer.strategy.root_device)
         if stopwatch.started is not None:
             record.seconds["startup"] = round(stopwatch.started - began, 3)
             record.seconds["training"] = round(stopwatch.stopped - stopwatch.started, 3)
@@ -145,9 +146,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     record.tested = choose_weights(cfg.test_weights, classifier, trainer)
     trainer.test(classifier, datamodule=data, verbose=False)
     record.test = {
-        key: records.shortened(float(value))
-        for key, value in trainer.callback_metrics.items()
-        if key.startswith("test/")
+        key: shortened(float(value)) for key, value in trainer.callback_metrics.items() if key.startswith("test/")
     }
     record.seconds["testing"] = round(time.perf_counter() - started, 3)
     history.add_test(record.tested["epoch"], record.test)
