@@ -30,6 +30,8 @@ def test_the_folder_is_enough(command, run_folder):
     for name, value in summary["test"].items():
         assert metrics[name] == pytest.approx(value, rel=1e-5, nan_ok=True), name
     assert f"{summary['test']['test/accuracy']:.4f}" in result.out
+    command("evaluate", f"run={run_folder}", "checkpoint=last")
+    assert [row["checkpoint"] for row in rows_of(run_folder / "evaluation" / "reads.csv")] == ["best", "last"]
 
 
 def test_tables_agree_with_each_other(command, run_folder):

@@ -55,3 +55,17 @@ def test_peak_memory_is_that_of_one_run():
     del big
     provenance.reset_peak_memory()
     assert 50 < provenance.peak_memory_mb(torch.device("cpu"))["process"] < high - 200
+
+
+def test_the_code_hash_tells_what_trains(tmp_path):
+    source = tmp_path / "src"
+    (source / "optbench" / "comparison").mkdir(parents=True)
+    (source / "optbench" / "run.py").write_text("a = 1\n")
+    before = provenance.code_sha256(source)
+    (source / "optbench" / "comparison" / "page.py").write_text("b = 1\n")
+    (source / "compare.py").write_text("b = 1\n")
+    assert provenance.code_sha256(source) == before  # comparing does not train
+    (source / "optbench" / "run.py").write_text("a = 2\n")
+    changed = provenance.code_sha256(source)
+    (source / "optbench" / "run.py").rename(source / "optbench" / "runs.py")
+    assert len({before, changed, provenance.code_sha256(source)}) == 3

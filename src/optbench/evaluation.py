@@ -16,6 +16,7 @@ from optbench.data.datamodule import normalize
 from optbench.data.image_folder import IMAGE_SUFFIXES, load_image
 from optbench.figures import confusion, confusion_figure
 from optbench.metrics import evaluate
+from optbench.provenance import now
 from optbench.record import RunRecord, finite, write_atomically, write_csv
 from optbench.run import build_data, build_net
 from optbench.terminal import show
@@ -23,6 +24,7 @@ from optbench.terminal import show
 log = logging.getLogger(__name__)
 
 BATCH = 1000
+READS = "reads.csv"
 
 
 def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, overrides: Sequence[str]) -> None:
@@ -64,7 +66,16 @@ def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, ove
     if data.imageset.sha256 != record.hashes["data"]:
         log.warning("The images are no longer those of the run: some that it trained on may be among the test images.")
     logits = logits_of(net, data.test.images, record)
+    count_reading(output.parent / READS, checkpoint)
     report(logits, data.test.labels, data.classes, content["epoch"] + 1, output)
+
+
+def count_reading(path: Path, checkpoint: str) -> None:
+    """A line each time the test set is read: a comparison tells how often that was."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", encoding="utf-8") as file:
+        file.write(("time,checkpoint\n" if new else "") + f"{now()},{checkpoint}\n")
 
 
 def restore(record: RunRecord, checkpoint: dict[str, Any], path: Path) -> nn.Module:

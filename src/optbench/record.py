@@ -27,7 +27,7 @@ class RunRecord:
         epochs, steps: completed.
         seconds: `startup` (before the first step), `training` (with validation), `testing`, `total`.
         targets: for each multiple of 0.05 that val/accuracy reached: the first `epoch`, `step` and `seconds`.
-        hashes: SHA-256 of `data`, `split`, `initial_weights` and `batch_order`: what a fair comparison shares.
+        hashes: SHA-256 of `code`, `data`, `split`, `initial_weights` and `batch_order`: what a fair comparison shares.
         input: `shape` (C, H, W) of an image, and each channel's `scale` and `shift` from pixels to the network's input.
         parameters: `trainable`, and `statistics` that are not trained (BatchNorm's means and variances).
     """

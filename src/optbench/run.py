@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> float:
         seed=cfg.seed,
         versions=provenance.versions(),
         git=provenance.describe_git(PROJECT),
+        hashes={"code": provenance.code_sha256(PROJECT / "src")},
         config=OmegaConf.to_container(cfg, resolve=True),
     )
     write(record, folder)
@@ -97,7 +98,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     }
     record.images = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
     record.parameters = provenance.count_parameters(net)
-    record.hashes = {
+    record.hashes |= {
         "data": data.imageset.sha256,
         "split": data.split_sha256,
         "initial_weights": provenance.weights_sha256(net),
