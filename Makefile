@@ -4,8 +4,8 @@ BIN := .venv/bin
 
 .PHONY: quickstart setup test check format lint types clean
 
-quickstart: setup  ## four optimizers on embedded images, and a table
-	$(BIN)/python src/train.py -m experiment=quickstart optimizer=adam,sgd,rmsprop,adamw
+quickstart: setup  ## four optimizers on embedded images, three seeds each, and the report
+	$(BIN)/python src/train.py -m experiment=quickstart optimizer=adam,sgd,rmsprop,adamw seed=0,1,2
 
 test: setup
 	$(BIN)/python -m pytest

@@ -2,10 +2,12 @@
 
 python src/train.py                                                   # the practice's network on CIFAR-10
 python src/train.py optimizer=rmsprop model.dropout=0.2               # one change each
-python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2    # twelve runs
+python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2    # twelve runs, and their comparison
 python src/train.py data=shapes                                       # nothing to download
 python src/train.py --help                                            # every group and its choices
 """
+
+from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
@@ -20,6 +22,12 @@ def main(cfg: DictConfig) -> float | None:
     return run(cfg)
 
 
+def compare(folder: Path) -> None:
+    from optbench.comparison.report import compare_runs
+
+    compare_runs(str(folder))
+
+
 if __name__ == "__main__":
-    with cli.sentences(), sweep.table():
+    with sweep.conclusion(compare), cli.sentences():
         main()

@@ -30,7 +30,7 @@ torch.set_num_threads(1)  # the networks here are too small to share out
 
 SMALL = (
     "data=shapes data.train_size=300 data.test_size=60 data.batch_size=50 trainer=cpu trainer.max_epochs=1 "
-    "callbacks.figures=null callbacks.histograms=null"
+    "callbacks.figures=null callbacks.histograms=null compare=false"
 ).split() + ["model.layers=[16 relu batchnorm, 16 tanh dropout]"]
 
 
@@ -121,7 +121,7 @@ def command(
 
     def call(script: str, *arguments: str, name: str = "run") -> Result:
         folder = tmp_path / name
-        place = [] if script == "evaluate" else [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+        place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if script == "train" else []
         monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])
         monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # as typed: configs/ is found from the script's place
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
@@ -132,8 +132,9 @@ def command(
         status = 0
         capsys.readouterr()
         try:
-            with cli.sentences(), sweep.table():
-                load_script(script).main()
+            module = load_script(script)
+            with sweep.conclusion(getattr(module, "compare", print)), cli.sentences():
+                module.main()
         except SystemExit as end:
             status = int(end.code or 0)
         finally:  # not by monkeypatch, which would bring them back

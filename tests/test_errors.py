@@ -43,6 +43,7 @@ def refused(result: Result, *words: str) -> None:
     ("arguments", "words"),
     [
         # a name that does not exist
+        ("compare=maybe", "compare=maybe must be true or false."),
         ("optimizer=nadam", "optimizer=nadam is not known; did you mean adam? | are: adam, adamw, rmsprop, sgd."),
         ("optimizer=Adam", "optimizer=Adam is not known; did you mean adam?"),
         ("model=cnn", "model=cnn is not known. The choices of model are: | linear, mlp"),
@@ -178,7 +179,6 @@ def test_a_failing_run_does_not_stop_the_others(train: Command) -> None:
     assert result.status == 1 and "Traceback" not in result.err
     assert result.sentence == "optimizer.lr=0 is no learning rate: it must be a number above 0, for example 0.001."
     assert "[1] failed: optimizer.lr=0 is no learning rate" in result.out
-    assert [result.out.count(status) for status in ("completed", "failed  ")] == [2, 1]
     states = [json.loads(path.read_text())["status"] for path in sorted(result.folder.glob("*/summary.json"))]
     assert states == ["completed", "failed", "completed"]
 

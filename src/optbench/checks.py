@@ -48,8 +48,9 @@ def check(cfg: DictConfig) -> None:
                 f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a part of them above "
                 "0.0 and up to 1.0."
             )
-    if type(cfg.compile) is not bool:
-        raise ValueError(f"compile={cfg.compile} must be true or false.")
+    for key in ("compile", "compare"):
+        if type(cfg[key]) is not bool:
+            raise ValueError(f"{key}={cfg[key]} must be true or false.")
     if cfg.test_weights not in ("best", "last"):
         raise ValueError(f"test_weights={cfg.test_weights} is not known: use best or last.")
     if cfg.matmul_precision not in ("highest", "high", "medium"):

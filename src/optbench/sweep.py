@@ -1,7 +1,8 @@
-"""What a sweep tells: a line as each run ends, and at the end a table, whatever became of its runs."""
+"""What a sweep tells: a line as each run ends, and at the end the comparison, whatever became of its runs."""
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,17 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from optbench.record import SUMMARY
+
 log = logging.getLogger(__name__)
-started: list[Path] = []  # the folder of this process's sweep, once it has begun
+started: list[tuple[Path, bool]] = []  # this process's sweep, once it has begun: its folder, and whether to compare
 
 
 class SweepLines(Callback):
-    """Hydra's hooks around a sweep. Hydra skips `on_multirun_end` when a run failed, hence `table`."""
+    """Hydra's hooks around a sweep. Hydra skips `on_multirun_end` when a run failed, hence `conclusion`."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        started.append(Path(config.hydra.sweep.dir))
+        started.append((Path(config.hydra.sweep.dir), config.compare is not False))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if started:
@@ -32,46 +35,26 @@ class SweepLines(Callback):
 
 
 @contextmanager
-def table() -> Iterator[None]:
-    """Print the table of this process's sweep, if there was one, when it ends or breaks off."""
+def conclusion(compare: Callable[[Path], object]) -> Iterator[None]:
+    """Compare the runs of this process's sweep, if there was one and `compare` is on, when it ends or breaks off.
+
+    Whatever goes wrong there is told and changes nothing of how the sweep ended.
+    """
     try:
         yield
     finally:
-        if started and started[0].is_dir():
-            print_table(started[0])
+        folder, wanted = started[0] if started else (Path(), False)
+        runs_there = started and any(folder.glob(f"*/{SUMMARY}"))
+        if runs_there and not wanted:
+            print(f"Everything lies in {folder}")
+        elif runs_there:
+            try:
+                compare(folder)
+            except (Exception, KeyboardInterrupt) as error:
+                from optbench.cli import paragraph, sentence
 
-
-def print_table(folder: Path) -> None:
-    """A row a run that has a record: what it varied, how it ended, accuracy and loss, seconds."""
-    from optbench.record import SUMMARY, RunRecord
-    from optbench.terminal import show
-
-    def run_number(path: Path) -> tuple[int, str]:
-        number = path.parent.name.partition("_")[0]
-        return (int(number) if number.isdecimal() else -1, path.parent.name)
-
-    rows: list[dict[str, Any]] = []
-    for path in sorted(folder.glob(f"*/{SUMMARY}"), key=run_number):
-        try:
-            record = RunRecord.read(path.parent)
-        except ValueError as error:
-            log.error("%s", error)
-            continue
-        seconds = record.seconds.get("training")
-        rows.append(
-            {
-                "run": record.overrides,
-                "status": record.status,
-                "val/accuracy": record.best.get("val/accuracy"),
-                "test/accuracy": record.test.get("test/accuracy"),
-                "test/loss": record.test.get("test/loss"),
-                "epochs": record.epochs,
-                "seconds": None if seconds is None else f"{seconds:.1f}",
-            }
-        )
-    if rows:
-        common = set.intersection(*(set(row["run"]) for row in rows)) if len(rows) > 1 else set()
-        for row in rows:
-            row["run"] = ", ".join(part for part in row["run"] if part not in common) or "as configured"
-        show("The runs (val/accuracy of the best epoch by `monitor`; seconds of training)", rows)
-    print(f"Everything lies in {folder}\nCurves: tensorboard --logdir {folder}")
+                why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else sentence(error)
+                advice = f"python src/compare.py runs={folder} tries again"
+                print(
+                    "\n" + paragraph(f"The runs are there, but not their comparison: {why} {advice}."), file=sys.stderr
+                )

@@ -1,0 +1,192 @@
+"""How sure: intervals, paired differences, and what this number of seeds can tell. Why these: docs/comparison.md."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+ALPHA = 0.05  # of all sweeps without any true difference, at most this part claims one
+POWER = 0.80
+MOST_SEEDS = 1000
+
+
+def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean by Student's t; (nan, nan) for fewer than two values.
+
+    It covers at every n (docs/comparison.md has the figures), where the bootstrap is far too narrow for a handful of
+    seeds.
+    """
+    x = np.asarray(sample, float)
+    if len(x) < 2:
+        return np.nan, np.nan
+    half = stats.t.ppf(1 - ALPHA / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+    return float(x.mean() - half), float(x.mean() + half)
+
+
+def iqm(sample: Sequence[float]) -> float:
+    """Interquartile mean: the mean without the lowest and the highest quarter (Agarwal et al. 2021)."""
+    return float(stats.trim_mean(sample, 0.25)) if len(sample) else np.nan
+
+
+def iqm_interval(sample: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the interquartile mean by its winsorized variance (Tukey and McLaughlin 1963, Yuen 1974).
+
+    With two or three values nothing is cut, and it is the interval of the mean.
+    """
+    x = np.sort(np.asarray(sample, float))
+    if len(x) < 2:
+        return np.nan, np.nan
+    cut = len(x) // 4
+    kept = len(x) - 2 * cut
+    squares = (len(x) - 1) * np.clip(x, x[cut], x[-1 - cut]).var(ddof=1)
+    half = stats.t.ppf(1 - ALPHA / 2, kept - 1) * np.sqrt(squares / (kept * (kept - 1)))
+    return iqm(sample) - float(half), iqm(sample) + float(half)
+
+
+def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
+    """Every pair of columns of `values`, paired by row.
+
+    Args:
+        values: `(blocks, configurations)`; a block is a seed (of one version of the code); nan where there is no
+            result.
+
+    Returns:
+        a row a pair of columns `i < j`: `i`, `j`, `n`, `difference` (i - j), `low`, `high`, `improvement`, `p`,
+        `p_holm`, `p_wilcoxon`, `detectable`, `seeds_needed`, as `Comparison.differences` describes them.
+
+    The error of a difference is the larger of two estimates: the pair's own spread over seeds, and the spread that all
+    configurations share, estimated from what configuration and seed together leave over. The second alone has more
+    power and is right where all spread alike; the first protects a configuration that spreads more than the rest.
+    """
+    values = np.where(np.isfinite(values), values, np.nan)
+    configurations = int(np.isfinite(values).any(0).sum())
+    i, j = np.triu_indices(values.shape[1], 1)
+    shared, df = residual_variance(values)
+    error, n, difference = (np.full(len(i), np.nan) for _ in range(3))
+    improvement = np.full(len(i), np.nan)
+    for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
+        gaps = values[:, i[part]] - values[:, j[part]]  # (blocks, pairs)
+        there = np.isfinite(gaps)
+        n[part] = there.sum(0)
+        some = n[part] > 0
+        total = np.where(there, gaps, 0).sum(0)
+        difference[part] = np.divide(total, n[part], out=np.full(len(part), np.nan), where=some)
+        squares = np.where(there, (gaps - difference[part]) ** 2, 0).sum(0)
+        own = np.divide(squares, n[part] - 1, out=np.full(len(part), np.nan), where=n[part] > 1)
+        error[part] = np.sqrt(np.maximum(own, 2 * shared) / np.maximum(n[part], 1))
+        ahead = np.where(gaps == 0, 0.5, (gaps > 0) == higher_is_better)
+        improvement[part] = np.divide(
+            np.where(there, ahead, 0).sum(0), n[part], out=np.full(len(part), np.nan), where=some
+        )
+    # Without any spread the seed has no effect, and the samples are one sample: nothing can be told
+    size = np.nan_to_num(np.abs(values)).max(0, initial=0)
+    error[error <= 1e-12 * np.maximum(size[i], size[j])] = np.nan
+    t = np.divide(difference, error, out=np.full(len(i), np.nan), where=error > 0)
+    p = 2 * stats.t.sf(np.abs(t), df) if df > 0 else np.full(len(i), np.nan)
+    tests = int(np.isfinite(p).sum())
+    half = stats.t.ppf(1 - ALPHA / 2, df) * error if df > 0 else np.nan * error
+    spread = error * np.sqrt(n)  # of one difference
+    return pd.DataFrame(
+        {
+            "i": i,
+            "j": j,
+            "n": n.astype(int),
+            "difference": difference,
+            "low": difference - half,
+            "high": difference + half,
+            "improvement": improvement,
+            "p": p,
+            "p_holm": holm(p),
+            "p_wilcoxon": wilcoxon(values, i, j),
+            "detectable": error * noncentrality(np.array(df), tests) if tests else np.nan,
+            "seeds_needed": seeds_needed(np.abs(difference) / spread, configurations, tests) if tests else np.nan,
+        }
+    )
+
+
+def residual_variance(values: Floats) -> tuple[float, int]:
+    """Variance and degrees of freedom of what the model `configuration + block` leaves over; (nan, 0) where nothing."""
+    blocks, columns = np.nonzero(np.isfinite(values))
+    if not len(blocks):
+        return np.nan, 0
+    design = np.zeros((len(blocks), values.shape[0] + values.shape[1]))
+    design[np.arange(len(blocks)), blocks] = 1
+    design[np.arange(len(blocks)), values.shape[0] + columns] = 1
+    y = values[blocks, columns]
+    y = y - y.mean()
+    solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
+    df = len(y) - int(rank)
+    return (float(((y - design @ solution) ** 2).sum() / df), df) if df > 0 else (np.nan, 0)
+
+
+def wilcoxon(values: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
+    """The signed-rank test's p for each pair: a check that assumes no normal distribution. nan below 3 seeds.
+
+    Exact up to 50 seeds; where gaps tie, it rounds to the safe side. It can't be below 0.25 for 3 seeds and 0.06 for
+    5, which is why claims don't rest on it.
+    """
+    p = np.full(len(i), np.nan)
+    gaps = values[:, i] - values[:, j]
+    there = np.isfinite(gaps)
+    patterns = {column.tobytes(): column for column in there.T}
+    for pattern in patterns.values():
+        pairs = np.flatnonzero((there == pattern[:, None]).all(0) & (gaps != 0).any(0))
+        if pattern.sum() >= 3 and len(pairs):
+            # not scipy's `auto`: there a tie in one pair changes the method, and so p, of all of them
+            method = "exact" if pattern.sum() <= 50 else "asymptotic"
+            with np.errstate(invalid="ignore", divide="ignore"):
+                p[pairs] = np.atleast_1d(stats.wilcoxon(gaps[pattern][:, pairs], axis=0, method=method).pvalue)
+    return p
+
+
+def holm(p: Floats) -> Floats:
+    """p-values such that of all the claims `p_holm < ALPHA` any is false in at most ALPHA of cases (Holm 1979)."""
+    adjusted = np.full(len(p), np.nan)
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # nan sorts last
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return adjusted
+
+
+def noncentrality(df: NDArray[np.int_], tests: int) -> Floats:
+    """How many standard errors a true difference must measure to be found with POWER at Holm's first step.
+
+    By Johnson and Welch's approximation (1940) of the noncentral t distribution: the true power is 0.80 to 0.82.
+    """
+    critical = stats.t.ppf(1 - ALPHA / (2 * tests), df)
+    return np.asarray(critical * (1 - 1 / (4 * df)) + stats.norm.ppf(POWER) * np.sqrt(1 + critical**2 / (2 * df)))
+
+
+def seeds_needed(effects: Floats, configurations: int, tests: int) -> Floats:
+    """Seeds a configuration at which differences of so many of their standard deviations are found; inf: over 1000."""
+    n = np.arange(2, MOST_SEEDS + 1)
+    findable = noncentrality((configurations - 1) * (n - 1), tests) / np.sqrt(n)  # falls with n
+    index = np.searchsorted(-findable, -np.nan_to_num(effects), side="left")
+    needed = np.append(n.astype(float), np.inf)[index]
+    return np.where(np.isfinite(effects), needed, np.nan)
+
+
+def performance_profile(costs: pd.DataFrame) -> pd.DataFrame:
+    """Dolan and Moré 2002: for each configuration, the share of problems that it solves within `ratio` x the best.
+
+    Args:
+        costs: a row a problem (a target at a seed), a column a configuration; inf: not solved; nan: not tried.
+
+    Returns:
+        `configuration`, `ratio`, `share`: the corners of each step function, beginning at ratio 1. Problems that
+        nobody solved count for nobody.
+    """
+    solved = costs[np.isfinite(costs).any(axis=1)]
+    ratios = solved.div(solved.min(axis=1), axis=0)
+    finite = ratios.to_numpy()[np.isfinite(ratios.to_numpy())]
+    last = finite.max() if len(finite) else 1.0
+    rows = []
+    for configuration in ratios:
+        tried = ratios[configuration].dropna().to_numpy()
+        if len(tried):
+            corners = np.unique(np.concatenate([[1.0], tried[np.isfinite(tried)], [last]]))
+            rows += [(configuration, float(ratio), float((tried <= ratio).mean())) for ratio in corners]
+    return pd.DataFrame(rows, columns=["configuration", "ratio", "share"])
