@@ -40,7 +40,7 @@ def test_a_sweep_with_a_run_that_fails_and_one_that_diverges_is_compared_too(tra
     assert result.status == 1
     assert result.sentence == "optimizer.lr=0 is no learning rate: it must be a number above 0, for example 0.001."
     assert [row["status"] for row in rows_of(result.folder)] == ["completed", "failed", "diverged"]
-    assert "Diverged: lr=1e+38 in 1 of 1 runs. Failed: lr=0 in 1 of 1 runs." in " ".join(result.out.split())
+    assert "Diverged: lr=1e+38 in its only run. Failed: lr=0 in its only run." in " ".join(result.out.split())
 
 
 def test_a_sweep_that_is_interrupted_is_compared_too(train, monkeypatch):

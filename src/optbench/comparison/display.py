@@ -4,8 +4,8 @@ import math
 
 
 def is_share(metric: str) -> bool:
-    """Whether a metric lies in [0, 1] and reads best as per cent: all of ours but losses."""
-    return not metric.split("/")[1:2] == ["loss"]
+    """Whether a metric lies in [0, 1] and reads best as per cent: all of ours but losses. `lr` is no metric."""
+    return metric.split("/")[1:2] not in ([], ["loss"])
 
 
 def value(metric: str, x: float, digits: int = 2) -> str:

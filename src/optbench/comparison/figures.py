@@ -375,7 +375,7 @@ def interaction(item: Interaction | None, metric: str, higher_is_better: bool) -
 
 def scale_of(metric: str) -> float:
     """Shares are drawn as per cent."""
-    return 100 if metric != "lr" and display.is_share(metric) else 1
+    return 100 if display.is_share(metric) else 1
 
 
 def axis_label(metric: str) -> str:

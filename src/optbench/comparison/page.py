@@ -26,7 +26,7 @@ MANY, FEW = 12, 8  # with more configurations than MANY, the curves start with t
 VERDICTS = {
     "better": "A is better",
     "worse": "A is worse",
-    "tie": "tie: not told apart",
+    "tie": "tie",
     "unknown": "too few seeds to say",
     "withheld": "withheld",
 }
@@ -54,7 +54,7 @@ def render(comparison: Comparison) -> str:
     )
     plotly, script = get_plotlyjs(), (HERE / "report.js").read_text(encoding="utf-8")
     swatches = {name: swatch(style) for name, style in styles.items()}
-    lines = [line_styles(item, comparison) for item in comparison.sensitivities]
+    lines = [palette.line_styles(comparison, item) for item in comparison.sensitivities]
     data = page_data(comparison, styles, lines)
     page = environment.get_template("report.html.jinja").render(
         it=comparison,
@@ -170,6 +170,7 @@ def differences_table(it: Comparison, swatches: dict[str, Markup]) -> list[Colum
     return [
         names("A", frame["a"], swatches),
         names("B", frame["b"], swatches),
+        Column("verdict", [Cell(VERDICTS.get(verdict, verdict)) for verdict in frame["verdict"]], "text"),
         *numbers("common seeds", frame["n"], display.count),
         *numbers(
             "A − B",
@@ -188,7 +189,6 @@ def differences_table(it: Comparison, swatches: dict[str, Markup]) -> list[Colum
         *numbers("p, Holm", frame["p_holm"], display.p_value),
         *numbers("detectable", frame["detectable"], lambda x: display.difference(it.metric, x, sign=False)),
         *numbers("seeds needed", frame["seeds_needed"], lambda x: "> 1000" if math.isinf(x) else display.count(x)),
-        Column("verdict", [Cell(VERDICTS.get(verdict, verdict)) for verdict in frame["verdict"]], "text"),
     ]
 
 
@@ -319,7 +319,7 @@ def curve_data(it: Comparison, styles: dict[str, Style]) -> dict[str, Any]:
             {
                 "name": metric,
                 "log": logarithmic(metric, finished(it)[metric]),
-                "share": metric != "lr" and display.is_share(metric),
+                "share": display.is_share(metric),
             }
             for metric in it.curve_metrics
         ],
@@ -370,14 +370,6 @@ def profile_figure(it: Comparison, styles: dict[str, Style]) -> dict[str, Any]:
         "yaxis": {"title": {"text": "targets reached"}, "tickformat": "~%", "range": [-0.02, 1.04]},
     }
     return {"data": traces, "layout": layout}
-
-
-def line_styles(item: Sensitivity, it: Comparison) -> dict[str, Style]:
-    """A line of a sensitivity has the hue of the configurations that it runs through, where its name tells."""
-    hues = set(it.hues.values())
-    return palette.assign(
-        {name: next((part for part in name.split(", ") if part in hues), name) for name in item.points["line"].unique()}
-    )
 
 
 def sensitivity_figure(item: Sensitivity, metric: str, styled: dict[str, Style]) -> dict[str, Any]:

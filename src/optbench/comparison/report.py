@@ -1,5 +1,6 @@
 """comparison/: the page, the tables to paste, the figures for a paper, and a table in the terminal."""
 
+import logging
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
@@ -73,7 +74,8 @@ def write(comparison: Comparison, folder: Path) -> None:
     write_atomically(folder / "report.md", tables.markdown(comparison))
     write_atomically(folder / "table.tex", tables.latex(comparison))
     write_atomically(folder / "report.html", page.render(comparison))
-    figures.save(comparison, folder / "figures")
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every table of every font it embeds
+    figures.save(comparison, folder)
 
 
 def tell(comparison: Comparison, folder: Path) -> None:

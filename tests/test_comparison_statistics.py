@@ -1,0 +1,390 @@
+"""Intervals, differences and their claims, each against another way to get there, and by simulation."""
+
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy import inf, nan
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from optbench.comparison.statistics import (
+    compare_pairs,
+    holm,
+    iqm,
+    iqm_interval,
+    mean_interval,
+    noncentrality,
+    performance_profile,
+    residual_variance,
+    seeds_needed,
+    wilcoxon,
+)
+
+SD = 0.004  # of the accuracy from run to run, as on CIFAR-10
+
+
+def table(seeds, configurations, seed=0, shared=0.0, sd=SD, missing=()):
+    """Accuracies of 10,000 test images: (seeds, configurations); `shared`: deviation of what a seed does to all."""
+    random = np.random.default_rng(seed)
+    values = 0.54 + sd * random.standard_normal((seeds, configurations)) + shared * random.standard_normal((seeds, 1))
+    values = np.round(values, 4)
+    for place in missing:
+        values[place] = nan
+    return values
+
+
+# Intervals of one configuration
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
+def test_the_interval_of_a_mean_is_students(n):
+    sample = table(n, 1, seed=n)[:, 0]
+    expected = stats.ttest_1samp(sample, 0).confidence_interval(0.95)
+    assert_allclose(mean_interval(list(sample)), (expected.low, expected.high), rtol=1e-12)
+
+
+@pytest.mark.parametrize("interval", [mean_interval, iqm_interval])
+def test_one_value_or_none_has_no_interval_and_equal_values_one_of_no_width(interval):
+    assert np.isnan(interval([])).all()
+    assert np.isnan(interval([0.5])).all()
+    assert_allclose(interval([0.5] * 6), (0.5, 0.5))
+
+
+@pytest.mark.parametrize(("n", "cut"), [(1, 0), (3, 0), (4, 1), (5, 1), (7, 1), (8, 2), (13, 3)])
+def test_the_iqm_leaves_a_quarter_out_at_each_end(n, cut):
+    sample = np.random.default_rng(n).permutation(np.arange(n) ** 2.0)
+    assert_allclose(iqm(sample), np.mean(sorted(sample)[cut : n - cut]))
+    assert np.isnan(iqm([]))
+
+
+def test_the_iqms_interval_is_yuens():
+    sample = [9.0, 1.0, 4.0, 2.0, 50.0, 3.0, 7.0, 5.0]  # winsorized: 3 3 3 4 5 7 7 7, of which 3 4 5 7 are kept
+    squares = np.sum((np.array([3, 3, 3, 4, 5, 7, 7, 7]) - 39 / 8) ** 2)
+    half = stats.t.ppf(0.975, 3) * np.sqrt(squares / (4 * 3))
+    assert_allclose(iqm_interval(sample), (19 / 4 - half, 19 / 4 + half))
+    # of two such samples, Yuen's test in scipy: its error of the difference is sqrt(2) of one sample's
+    shifted = stats.ttest_ind(sample, np.array(sample) - 1, trim=0.25).statistic
+    assert 1 / shifted == pytest.approx(np.sqrt(2) * half / stats.t.ppf(0.975, 3))
+
+
+def test_where_nothing_is_cut_the_iqms_interval_is_the_means():
+    assert_allclose(iqm_interval([0.51, 0.53, 0.52]), mean_interval([0.51, 0.53, 0.52]))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10, 20])
+def test_intervals_cover(n):
+    """The mean's holds the truth in about 95 % of samples, the IQM's in 93.5 to 95 %."""
+    samples = table(n, 1000, seed=1)
+    low, high = np.array([mean_interval(sample) for sample in samples.T]).T
+    assert 0.93 <= np.mean((low <= 0.54) & (high >= 0.54)) <= 0.97
+    low, high = np.array([iqm_interval(sample) for sample in samples.T]).T
+    assert 0.93 <= np.mean((low <= 0.54) & (high >= 0.54)) <= 0.97
+
+
+# Differences
+
+
+@pytest.mark.parametrize("missing", [(), [(0, 0), (3, 1)]], ids=["complete", "seeds missing"])
+def test_two_configurations_are_the_paired_t_test(missing):
+    values = table(7, 2, shared=0.01, missing=missing)
+    (row,) = compare_pairs(values, True).itertuples()
+    both = values[np.isfinite(values).all(1)]
+    expected = stats.ttest_rel(both[:, 0], both[:, 1])
+    interval = expected.confidence_interval(0.95)
+    assert_allclose([row.p, row.low, row.high], [expected.pvalue, interval.low, interval.high], rtol=1e-9)
+    assert row.p_holm == row.p
+    assert (row.i, row.j, row.n) == (0, 1, len(both))
+    assert_allclose([row.difference, row.improvement], [both[:, 0].mean() - both[:, 1].mean(), row.improvement])
+
+
+def test_a_mean_of_differences_is_over_common_seeds_only():
+    values = np.array([[0.5, 0.4, 0.1], [0.6, 0.4, 0.2], [0.9, nan, 0.2], [nan, 0.1, 0.4]])
+    pairs = compare_pairs(values, True).set_index(["i", "j"])
+    assert list(pairs.n) == [2, 3, 3]
+    assert_allclose(pairs.difference, [0.15, 0.5, 0.2 / 3], atol=1e-12)
+    assert_allclose(pairs.improvement, [1, 1, 2 / 3])
+    assert_allclose(compare_pairs(values, False).improvement, [0, 0, 1 / 3])
+
+
+def test_lower_can_be_better_and_an_equal_result_is_half_an_improvement():
+    values = np.array([[0.1, 0.2], [0.2, 0.1], [0.1, 0.3], [0.3, 0.3]])
+    higher, lower = (compare_pairs(values, higher_is_better=higher).iloc[0] for higher in (True, False))
+    assert higher.improvement == pytest.approx(1.5 / 4)
+    assert lower.improvement == pytest.approx(2.5 / 4)
+    assert higher.drop("improvement").equals(lower.drop("improvement"))
+
+
+def two_way(values):
+    """What seed and configuration leave over, by taking off their means in turn until nothing changes."""
+    values = pd.DataFrame(values).dropna(how="all").dropna(axis=1, how="all")
+    left = values
+    for _ in range(200):
+        left = left.sub(left.mean(axis=1), axis=0)
+        left = left - left.mean()
+    df = int(values.notna().to_numpy().sum()) - sum(values.shape) + 1  # of a table whose parts hang together
+    return float((left**2).sum().sum()) / df, df
+
+
+@pytest.mark.parametrize(
+    ("seeds", "configurations", "missing"),
+    [
+        (5, 4, ()),
+        (3, 2, ()),
+        (6, 5, [(0, 0), (1, 0), (5, 4), (2, 3)]),
+        (4, 3, [(0, slice(None)), (slice(None), 1)]),
+        (4, 3, [(slice(2), 0), (slice(2, 3), 2)]),
+    ],
+)
+def test_the_shared_variance_is_that_of_the_two_way_analysis(seeds, configurations, missing):
+    values = table(seeds, configurations, shared=0.01, missing=missing)
+    assert residual_variance(values) == pytest.approx(two_way(values), rel=1e-9)
+
+
+def test_seeds_without_anything_in_common_leave_nothing_over():
+    apart = np.array([[0.5, nan], [0.6, nan], [nan, 0.7], [nan, 0.9]])
+    variance, df = residual_variance(apart)  # two tables: in each, seed and configuration explain all
+    assert np.isnan(variance) and df == 0
+    assert np.isnan(residual_variance(np.full((3, 2), nan))[0])
+    two_parts = np.full((6, 4), nan)
+    two_parts[:3, :2], two_parts[3:, 2:] = table(3, 2, seed=1), table(3, 2, seed=2)
+    assert residual_variance(two_parts)[1] == 4
+    assert list(compare_pairs(two_parts, True).query("n > 0")[["i", "j"]].itertuples(index=False, name=None)) == [
+        (0, 1),
+        (2, 3),
+    ]
+
+
+def test_the_error_of_a_difference_is_the_larger_of_own_and_shared_spread():
+    values = table(6, 4, seed=3)
+    values[:, 0] += 6 * (values[:, 0] - values[:, 0].mean())  # the first spreads much more than the rest
+    variance, df = residual_variance(values)
+    pairs = compare_pairs(values, True).set_index(["i", "j"])
+    assert df == 15
+    for (i, j), pair in pairs.iterrows():
+        gaps = values[:, i] - values[:, j]
+        own, shared = gaps.std(ddof=1) / np.sqrt(6), np.sqrt(2 * variance / 6)
+        assert (own > shared) == (i == 0)
+        half = (pair.high - pair.low) / 2
+        assert half == pytest.approx(stats.t.ppf(0.975, df) * max(own, shared))
+        assert pair.p == pytest.approx(2 * stats.t.sf(abs(gaps.mean()) / max(own, shared), df))
+        assert pair.detectable == pytest.approx(max(own, shared) * noncentrality(np.array(df), 6))
+
+
+def test_holm_by_hand():
+    assert_allclose(holm(np.array([0.02, 0.01, 0.03])), [0.04, 0.03, 0.04])
+    assert_allclose(holm(np.array([0.01, nan, 0.6, 0.04])), [0.03, nan, 0.6, 0.08])
+    assert_allclose(holm(np.array([0.4, 0.7])), [0.8, 0.8])
+    assert_allclose(holm(np.array([0.9, 0.9])), [1, 1])
+    assert np.isnan(holm(np.array([nan, nan]))).all()
+    pairs = compare_pairs(table(4, 3) + [0.01, 0, 0.02], True)
+    assert_allclose(pairs.p_holm, holm(pairs.p.to_numpy()))
+
+
+def test_wilcoxon_is_scipys_for_each_pair_alone():
+    """Also where a neighbour has ties or other seeds: they must not change a pair's p."""
+    values = table(9, 5, seed=4, missing=[(0, 3), (1, 3), (slice(7), 4)])
+    values[0, 0] = values[0, 1]  # a difference of nothing
+    i, j = np.triu_indices(5, 1)
+    for p, first, second in zip(wilcoxon(values, i, j), i, j, strict=True):
+        gaps = values[:, first] - values[:, second]
+        gaps = gaps[np.isfinite(gaps)]
+        if len(gaps) < 3:
+            assert np.isnan(p)
+        else:
+            assert p == pytest.approx(stats.wilcoxon(gaps, method="exact").pvalue)
+    tied = np.array([[0.2, 0.1], [0.2, 0.1], [0.3, 0.1], [0.3, 0.1], [0.3, 0.1]])
+    assert wilcoxon(tied, i[:1], j[:1]) == pytest.approx(2 / 32)
+    assert np.isnan(wilcoxon(np.full((5, 2), 0.3), i[:1], j[:1]))
+
+
+def test_wilcoxon_of_very_many_seeds():
+    values = table(80, 2)
+    expected = stats.wilcoxon(values[:, 0] - values[:, 1], method="asymptotic").pvalue
+    assert compare_pairs(values, True).p_wilcoxon[0] == pytest.approx(expected)
+
+
+# What so many seeds can tell
+
+
+def exact_power(effect, n, configurations):
+    """Chance to find a difference of `effect` of its standard deviations, at Holm's first step."""
+    tests, df = configurations * (configurations - 1) // 2, (configurations - 1) * (n - 1)
+    critical = stats.t.ppf(1 - 0.025 / tests, df)
+    return stats.nct.sf(critical, df, effect * np.sqrt(n))  # the wrong side is found in less than 0.1 %
+
+
+@pytest.mark.parametrize("configurations", [2, 4, 10, 40])
+def test_seeds_needed_have_the_promised_power(configurations):
+    tests = configurations * (configurations - 1) // 2
+    effects = np.array([0.2, 0.3, 0.7, 1.0, 1.5, 2.5, 4.0])
+    needed = seeds_needed(effects, configurations, tests)
+    for effect, n in zip(effects, needed, strict=True):
+        assert exact_power(effect, n, configurations) >= 0.795
+        assert n == 2 or exact_power(effect, n - 1, configurations) < 0.81
+        assert n < 5 or exact_power(effect, n // 2, configurations) < 0.6
+    few = seeds_needed(np.array([nan, 0.0, 1e-3, 1e3]), configurations, tests)
+    assert_allclose(few, [nan, inf, inf, 2])
+
+
+@pytest.mark.parametrize(("n", "configurations"), [(3, 2), (5, 2), (5, 4), (10, 6)])
+def test_a_detectable_difference_is_found_in_80_percent(n, configurations):
+    values = table(n, configurations, seed=5)
+    pair = compare_pairs(values, True).iloc[0]
+    deviation = (pair.high - pair.low) / 2 / stats.t.ppf(0.975, (n - 1) * (configurations - 1)) * np.sqrt(n)
+    assert 0.79 <= exact_power(pair.detectable / deviation, n, configurations) <= 0.82
+
+
+def test_a_detectable_difference_is_found_when_it_is_there():
+    """By simulation: the shared spread alone, so that nothing but chance is between promise and result."""
+    n, k, df = 5, 4, 12
+    detectable = noncentrality(np.array(df), 6) * SD * np.sqrt(2 / n)
+    noise = np.random.default_rng(0).standard_normal((4000, n, k)) * SD
+    left = noise - noise.mean(1, keepdims=True) - noise.mean(2, keepdims=True) + noise.mean((1, 2), keepdims=True)
+    error = np.sqrt((left**2).sum((1, 2)) / df * 2 / n)
+    gap = noise[..., 0].mean(1) - noise[..., 1].mean(1) + detectable
+    assert np.mean(gap / error > stats.t.ppf(1 - 0.025 / 6, df)) == pytest.approx(0.80, abs=0.02)
+
+
+# Edges: where nothing can be told, nothing is claimed
+
+
+def claims(pairs):
+    return int((pairs.p_holm < 0.05).sum())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.full((5, 3), 0.7),
+        np.full((3, 2), 1 / 3) * 0.1,
+        np.tile([0.5, 0.6, 0.7], (4, 1)),
+        np.array([[0.7, 0.69], [0.71, 0.70], [0.72, 0.71]]),
+        np.full((4, 3), nan),
+        np.array([[0.5, 0.9, 0.1]]),
+        np.array([[0.5, nan], [0.6, nan], [nan, 0.9], [nan, 0.9]]),
+        np.array([[0.5, 0.9], [0.6, nan], [nan, 0.9]]),
+        np.array([[0.5, inf], [0.6, inf], [0.7, inf]]),
+    ],
+    ids=[
+        "all equal",
+        "all equal, no round number",
+        "no spread but a gap",
+        "a constant gap",
+        "no result",
+        "one seed",
+        "other seeds",
+        "one common seed",
+        "infinite",
+    ],
+)
+def test_no_claim(values):
+    pairs = compare_pairs(values, True)
+    assert len(pairs) == values.shape[1] * (values.shape[1] - 1) // 2
+    unknown = ["low", "high", "p", "p_holm", "detectable", "seeds_needed"]
+    assert pairs[unknown].isna().all(axis=None)
+
+
+def test_one_configuration_has_no_pairs():
+    assert compare_pairs(table(5, 1), True).empty
+    assert compare_pairs(np.empty((0, 0)), True).empty
+
+
+def test_two_seeds_are_enough_for_a_claim_only_if_it_is_huge():
+    assert claims(compare_pairs(np.array([[0.54, 0.52], [0.55, 0.535]]), True)) == 0
+    assert claims(compare_pairs(np.array([[0.9, 0.5], [0.91, 0.5]]), True)) == 1
+
+
+def test_a_configuration_without_results_changes_nothing():
+    values = table(5, 3) + [0.01, 0, 0]
+    beside = compare_pairs(np.column_stack([values, np.full(5, nan)]), True)
+    assert_allclose(beside[beside.n > 0].drop(columns=["i", "j"]), compare_pairs(values, True).drop(columns=["i", "j"]))
+
+
+def test_configurations_with_one_seed_do_not_spoil_the_rest():
+    values = table(5, 4, missing=[(slice(1, 5), 3)]) + [0.03, 0, 0, 0]
+    pairs = compare_pairs(values, True)
+    assert list(pairs.p.notna()) == [i < 3 and j < 3 for i, j in combinations(range(4), 2)]
+    assert list(pairs.p_holm < 0.05) == [i == 0 and j < 3 for i, j in combinations(range(4), 2)]
+
+
+def test_three_hundred_configurations():
+    values = table(10, 300) + np.where(np.arange(300) == 7, 0.05, 0)
+    pairs = compare_pairs(values, True)
+    assert len(pairs) == 300 * 299 // 2
+    claimed = pairs[pairs.p_holm < 0.05]
+    assert len(claimed) == 299
+    assert ((claimed.i == 7) | (claimed.j == 7)).all()
+
+
+# The promise: where nothing differs, at most 5 % of sweeps claim anything
+
+
+def normal(random, shape):
+    return random.standard_normal(shape)
+
+
+def skewed(random, shape):
+    """Most runs go well, some go rather badly."""
+    return -(random.gamma(2, 1, shape) - 2) / np.sqrt(2)
+
+
+def corrected(sweeps):
+    """`p_holm` of every pair of many complete tables `(sweeps, seeds, configurations)`, by the textbook's formulas."""
+    _, n, k = sweeps.shape
+    left = sweeps - sweeps.mean(1, keepdims=True) - sweeps.mean(2, keepdims=True) + sweeps.mean((1, 2), keepdims=True)
+    df = (k - 1) * (n - 1)
+    shared = 2 * (left**2).sum((1, 2)) / df
+    i, j = np.triu_indices(k, 1)
+    gaps = sweeps[..., i] - sweeps[..., j]
+    error = np.sqrt(np.maximum(gaps.var(1, ddof=1), shared[:, None]) / n)
+    p = np.sort(2 * stats.t.sf(np.abs(gaps.mean(1)) / error, df), axis=1)
+    return np.maximum.accumulate(p * np.arange(len(i), 0, -1), axis=1)
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("correlation", [0.0, 0.5])
+@pytest.mark.parametrize("noise", [normal, skewed])
+def test_no_more_than_5_percent_of_sweeps_without_a_difference_claim_one(noise, correlation, n):
+    random = np.random.default_rng(n)
+    each, shared = noise(random, (20_000, n, 4)), noise(random, (20_000, n, 1))
+    sweeps = np.round(0.54 + SD * (np.sqrt(1 - correlation) * each + np.sqrt(correlation) * shared), 4)
+    p = corrected(sweeps)
+    for sweep, expected in zip(sweeps[:40], p, strict=False):
+        assert_allclose(np.sort(compare_pairs(sweep, True).p_holm), np.minimum(expected, 1), rtol=1e-6)
+    assert np.mean(p[:, 0] < 0.05) <= 0.05
+
+
+def test_a_large_difference_is_found():
+    """Two deviations of a run, six seeds at each of which runs correlate by 0.5: found in four of five sweeps."""
+    random = np.random.default_rng(0)
+    runs = random.standard_normal((100, 6, 4)) + random.standard_normal((100, 6, 1))
+    runs = np.round(0.54 + SD * (runs / np.sqrt(2) + [2, 0, 0, 0]), 4)
+    assert np.mean([compare_pairs(sweep, True).p_holm[0] < 0.05 for sweep in runs]) >= 0.8
+
+
+# How fast
+
+
+def test_a_performance_profile_by_hand():
+    costs = pd.DataFrame(
+        {"adam": [100, 200, inf, inf, 30], "sgd": [200, 100, 50, inf, inf], "muon": [inf, 400, nan, nan, 90]}
+    )
+    profile = performance_profile(costs)  # the fourth problem was solved by nobody
+    steps = {name: list(zip(rows.ratio, rows.share, strict=True)) for name, rows in profile.groupby("configuration")}
+    assert steps == {
+        "adam": [(1, 0.5), (2, 0.75), (4, 0.75)],
+        "sgd": [(1, 0.5), (2, 0.75), (4, 0.75)],
+        "muon": [(1, 0), (3, pytest.approx(1 / 3)), (4, pytest.approx(2 / 3))],
+    }
+
+
+@pytest.mark.parametrize(
+    "costs",
+    [pd.DataFrame(), pd.DataFrame({"a": [], "b": []}, dtype=float), pd.DataFrame({"a": [inf, nan], "b": [inf, inf]})],
+    ids=["nothing", "no problems", "none solved"],
+)
+def test_a_performance_profile_of_nothing_is_empty(costs):
+    assert performance_profile(costs).empty
+    assert list(performance_profile(costs).columns) == ["configuration", "ratio", "share"]
