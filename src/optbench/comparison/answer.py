@@ -123,7 +123,7 @@ def decided(comparison: Comparison) -> list[str]:
     if others:
         more = [f"and {plural(len(others) - MOST, 'more pair')}"] if len(others) > MOST else []
         said.append(f"Also: {'; '.join(others[:MOST] + more)}.")
-    if not claims and among.detectable.notna().any():
+    if not claims and (among.verdict == "tie").any():
         n = comparison.ranking.set_index("configuration").n[chosen]
         seeds = f"{n.min()} seeds" if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
         size = display.difference(metric, float(among.detectable.median()), 1, sign=False)

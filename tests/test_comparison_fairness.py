@@ -1,0 +1,362 @@
+"""What the records prove to be equal and what not, what is left out or withheld for it, and how that reads."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from optbench.comparison.analysis import Comparison, compare
+from optbench.comparison.fairness import Claim
+from sweeps import write_run, write_sweep
+
+
+def ledger(comparison: Comparison) -> dict[str, tuple[bool | None, str]]:
+    return {claim.item: (claim.equal, claim.text) for claim in comparison.ledger}
+
+
+def pair(folder: Path, *changes: dict[str, Any], seeds: int = 3) -> Path:
+    """Adam and SGD; the runs of SGD differ in `changes`, one dictionary a seed or one for all."""
+    for seed in range(seeds):
+        write_run(folder / f"adam-{seed}", "adam", seed, 0.55 + seed / 1000, started=f"2026-01-01T0{seed}:00:00+00:00")
+        change = {"started": f"2026-01-02T0{seed}:00:00+00:00"} | (changes[seed % len(changes)] if changes else {})
+        write_run(folder / f"sgd-{seed}", "sgd", seed, 0.50 + seed**2 / 1000, **change)
+    return folder
+
+
+def test_a_fair_comparison(tmp_path: Path) -> None:
+    comparison = compare([str(pair(tmp_path))])
+    assert comparison.red == [] and comparison.times_withheld == "" and comparison.skipped == []
+    assert comparison.ledger == [
+        Claim("Images", True, "da7a (hash of all images and labels)"),
+        Claim("Validation split", True, "5911 (hash of the split)"),
+        Claim("Test images", True, "60"),
+        Claim("Initial weights", True, "the same for every configuration at each of 3 seeds (hashes)"),
+        Claim("Batch order", True, "the same for every configuration at each of 3 seeds (hashes)"),
+        Claim("Seeds", True, "0, 1, 2"),
+        Claim("Most epochs allowed", True, "5"),
+        Claim("Batch size", True, "50"),
+        Claim("Trainable parameters", True, "1000"),
+        Claim("Chosen by", True, "val/loss (monitor)"),
+        Claim("Weights tested", True, "last"),
+        Claim("Test set read", True, "once by each run"),
+        Claim("Device", True, "a CPU, 1 thread"),
+        Claim("Host", True, "here"),
+        Claim("Runs at the same time", True, "none of these runs shared its host with another of them"),
+        Claim("Training code", True, "c0de (hash of src/ or commit)"),
+        Claim("Commit", True, "0000000000 (+: with uncommitted changes)"),
+        Claim("Versions", True, "python 3.11.7, torch 2.15.0, torchvision 0.29.2, pytorch-lightning 2.6.6"),
+        Claim("Settings that come along", None, "optimizer.lr varies only along with optimizer"),
+    ]
+
+
+def test_one_seed_is_told_in_the_singular(tmp_path: Path) -> None:
+    claims = ledger(compare([str(pair(tmp_path, seeds=1))]))
+    same = (True, "the same for every configuration at the one seed (hashes)")
+    assert claims["Initial weights"] == claims["Batch order"] == same
+    assert claims["Seeds"] == (True, "0")
+
+
+# Other images
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "item", "text"),
+    [
+        ({"hashes": {"data": "0ther"}}, "data set", "Images", "da7a (hash of all images and labels)"),
+        ({"hashes": {"split": "0ther"}}, "split", "Validation split", "5911 (hash of the split)"),
+        ({"images": {"test": 30}}, "test subset", "Test images", "60"),
+        ({"config": {"trainer.limit_test_batches": 1}}, "test subset", "Test images", "60"),
+        (
+            {"hashes": {"data": "x", "split": "y"}},
+            "data set and split",
+            "Images",
+            "da7a (hash of all images and labels)",
+        ),
+    ],
+)
+def test_runs_on_other_images_are_left_out(
+    tmp_path: Path, changes: dict[str, Any], what: str, item: str, text: str
+) -> None:
+    folder = pair(tmp_path / "sweep")
+    before = compare([str(folder)])
+    write_run(folder / "other", "sgd", 3, 0.9, **changes)
+    write_run(folder / "other2", "sgd", 4, 0.9, **changes)
+    comparison = compare([str(folder)], by=["optimizer"])
+    assert comparison.red[0] == (
+        f"2 runs were measured on another {what} and are left out of every figure: other, other2."
+    )
+    runs = comparison.runs.set_index("run")
+    assert runs.note["other"] == f"left out: another {what}" and not runs.used["other"]
+    shown = comparison.ranking[["configuration", "n", "mean", "low", "completed"]]
+    assert shown.equals(before.ranking[["configuration", "n", "mean", "low", "completed"]])
+    assert comparison.differences.equals(before.differences) and comparison.answer == before.answer
+    assert comparison.targets.equals(before.targets) and len(comparison.curves) == len(before.curves)
+    assert ledger(comparison)[item] == (True, text)
+
+
+def test_a_single_stranger_is_told_in_the_singular(tmp_path: Path) -> None:
+    pair(tmp_path)
+    write_run(tmp_path / "other", "sgd", 3, hashes={"split": "0ther"})
+    assert compare([str(tmp_path)]).red == [
+        "1 run was measured on another split and is left out of every figure: other."
+    ]
+
+
+def test_a_stranger_repeats_nothing(tmp_path: Path) -> None:
+    """The same command, later, on images that had changed meanwhile."""
+    pair(tmp_path)
+    write_run(tmp_path / "later", "sgd", 0, 0.9, hashes={"data": "0ther"}, started="2027-01-01T00:00:00+00:00")
+    comparison = compare([str(tmp_path)])
+    assert comparison.ranking.n.to_list() == [3, 3]
+    assert set(comparison.runs.note) == {"", "left out: another data set"}
+
+
+def test_where_most_runs_are_is_home(tmp_path: Path) -> None:
+    """By the runs that finished: four that failed elsewhere don't move it."""
+    pair(tmp_path)
+    for k in range(7):
+        write_run(tmp_path / f"x{k}", "sgd", k, status="failed", epochs=2, hashes={"data": "0ther"})
+    comparison = compare([str(tmp_path)], by=["optimizer"])
+    assert comparison.red[0].startswith("7 runs were measured on another data set and are left out of every figure: x0")
+    assert comparison.ranking.failed.sum() == 0  # nor do they count as failures here
+    assert comparison.ranking.n.to_list() == [3, 3]
+
+
+def test_a_run_that_has_not_read_its_images_is_no_stranger(tmp_path: Path) -> None:
+    pair(tmp_path)
+    write_run(tmp_path / "new", "sgd", 3, status="running", hashes={"data": ""}, epochs=0)
+    assert compare([str(tmp_path)], by=["optimizer"]).red == []
+
+
+def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
+    pair(tmp_path, {"config": {"trainer.limit_test_batches": 2}})
+    for seed in range(3):
+        limit = {"trainer.limit_test_batches": 2}
+        write_run(tmp_path / f"adam-{seed}", "adam", seed, config=limit, started=f"2026-01-01T0{seed}:00:00+00:00")
+    comparison = compare([str(tmp_path)])
+    assert comparison.red == [] and ledger(comparison)["Test images"] == (True, "60 (limit_test_batches=2)")
+
+
+# Other code
+
+
+@pytest.mark.parametrize(
+    ("changes", "item", "text"),
+    [
+        ({"hashes": {"code": "0ther"}}, "Training code", "c0de (3 runs), 0ther (3 runs)"),
+        ({"versions": {"torch": "2.11"}}, "Versions", "torch: 2.11, 2.15.0"),
+        ({"versions": {"pytorch-lightning": ""}}, "Versions", "pytorch-lightning: 2.6.6, not recorded"),
+    ],
+)
+def test_other_code_is_never_paired(tmp_path: Path, changes: dict[str, Any], item: str, text: str) -> None:
+    comparison = compare([str(pair(tmp_path, changes))])
+    assert comparison.red == [
+        "The runs come from 2 versions of the code or of PyTorch; only runs of one version are paired, and 1 of 1 pair "
+        "has too few of those for a claim."
+    ]
+    row = comparison.differences.iloc[0]
+    assert (row.n, row.verdict) == (0, "withheld")
+    assert list(comparison.ranking["rank"]) == [1, 1] and list(comparison.ranking.n) == [3, 3]
+    assert ledger(comparison)[item] == (False, text)
+    assert comparison.answer == [
+        "adam has the best mean (55.10 % test/accuracy), but nothing can be said of it against sgd: fewer than two of "
+        "their runs share a seed and a version of the code."
+    ]
+
+
+def test_a_commit_counts_where_the_code_has_no_hash(tmp_path: Path) -> None:
+    blank, commit = {"hashes": {"code": ""}}, "1" * 40
+    folder = pair(tmp_path, blank | {"git": {"commit": commit, "dirty": True}})
+    for seed in range(3):
+        write_run(folder / f"adam-{seed}", "adam", seed, **blank, git={"commit": commit})
+    comparison = compare([str(folder)])
+    assert comparison.differences.verdict[0] == "withheld"
+    assert ledger(comparison)["Training code"] == (False, "1111111111 (3 runs), 1111111111+ (3 runs)")
+    assert ledger(comparison)["Commit"] == (False, "1111111111 (3 runs), 1111111111+ (3 runs)")
+
+
+def test_another_commit_alone_is_no_other_code(tmp_path: Path) -> None:
+    """A commit changes with every word of the documentation; the hash of the code does not."""
+    comparison = compare([str(pair(tmp_path, {"git": {"commit": "1" * 40}}))])
+    assert comparison.red == [] and comparison.differences.verdict[0] == "better"
+    assert ledger(comparison)["Commit"] == (False, "0000000000 (3 runs), 1111111111 (3 runs)")
+
+
+def test_runs_of_each_version_are_paired_among_themselves(tmp_path: Path) -> None:
+    for seed in range(6):
+        code = {"hashes": {"code": "new" if seed > 2 else "old"}}
+        write_run(tmp_path / f"a{seed}", "adam", seed, 0.55 + seed % 3 / 1000, **code)
+        write_run(tmp_path / f"s{seed}", "sgd", seed, 0.50, **code)
+    write_run(tmp_path / "r", "rmsprop", 0, 0.5, hashes={"code": "new"})
+    comparison = compare([str(tmp_path)])
+    pairs = comparison.differences.set_index(["a", "b"])
+    assert (pairs.n["adam", "sgd"], pairs.verdict["adam", "sgd"]) == (6, "better")
+    assert pairs.n["adam", "rmsprop"] == 0  # seed 0 of adam is of the old code
+    assert comparison.red == [
+        "The runs come from 2 versions of the code or of PyTorch; only runs of one version are paired."
+    ]
+
+
+# Other machines
+
+
+def test_times_of_two_devices_are_withheld(tmp_path: Path) -> None:
+    plain = compare([str(pair(tmp_path / "a"))])
+    device = {"name": "H200", "accelerator": "cuda"}
+    comparison = compare([str(pair(tmp_path / "b", {"device": device}))])
+    assert comparison.times_withheld == (
+        "Times are withheld: they come from different machines (3 runs on a CPU, 1 thread; 3 runs on H200). Steps and "
+        "epochs can be compared."
+    )
+    for column in ("best_seconds", "epoch_seconds", "seconds", "total_seconds"):
+        assert comparison.runs[column].isna().all(), column
+    for column in ("best_seconds", "epoch_seconds"):
+        assert comparison.ranking[column].isna().all() and plain.ranking[column].notna().all()
+    assert comparison.curves.seconds.isna().all()
+    missed = comparison.targets[comparison.targets.reached < comparison.targets.n]
+    assert len(missed) and comparison.targets.seconds.isna().all()
+    assert list(comparison.targets.steps) == list(plain.targets.steps)
+    assert list(comparison.ranking.best_epoch) == list(plain.ranking.best_epoch) == [5.0, 5.0]
+    assert list(comparison.runs.steps) == [30] * 6
+    assert comparison.profile.equals(plain.profile)  # it counts steps
+    assert comparison.answer == plain.answer and comparison.red == []
+    assert ledger(comparison)["Device"] == (False, "a CPU, 1 thread (3 runs), H200 (3 runs)")
+
+
+def test_threads_make_another_device(tmp_path: Path) -> None:
+    comparison = compare([str(pair(tmp_path, {}, {"device": {"threads": 2}}, {}))])
+    assert "(5 runs on a CPU, 1 thread; 1 run on a CPU, 2 threads)" in comparison.times_withheld
+
+
+def test_a_device_of_a_run_that_does_not_count(tmp_path: Path) -> None:
+    pair(tmp_path)
+    write_run(tmp_path / "x", "sgd", 3, status="failed", device={"name": "H200"})
+    assert compare([str(tmp_path)]).times_withheld == ""
+
+
+def test_hosts(tmp_path: Path) -> None:
+    comparison = compare([str(pair(tmp_path, {"device": {"host": "there"}}))])
+    assert ledger(comparison)["Host"] == (False, "here (3 runs), there (3 runs)")
+    assert comparison.times_withheld == ""
+
+
+def test_runs_that_overlap(tmp_path: Path) -> None:
+    """A run takes 7 s by `seconds.total`; `started` is in whole seconds, so 2 s are allowed."""
+
+    def told(*started: str, apart: bool = False) -> tuple[bool | None, str]:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        for k, begun in enumerate(started):
+            write_run(folder / str(k), seed=k, started=begun, device={"host": f"host{k if apart else 0}"})
+        return ledger(compare([str(folder)]))["Runs at the same time"]
+
+    day = "2026-01-02T03:00:"
+    alone = (True, "none of these runs shared its host with another of them")
+    one = (False, "1 run began while another ran on the same host: seconds then include waiting")
+    assert told(f"{day}00+00:00", f"{day}07+00:00") == told(f"{day}00+00:00", f"{day}05+00:00") == alone
+    assert told(f"{day}00+00:00", f"{day}04+00:00") == one
+    assert told(f"{day}00+00:00", f"{day}04+00:00", apart=True) == alone
+    assert told(f"{day}00Z", "2026-01-02T04:00:01+01:00") == one  # the same moment elsewhere
+    several = told(f"{day}00Z", f"{day}01Z", f"{day}02Z")
+    assert several[1].startswith("2 runs began while another ran on the same host:")
+    assert told(f"{day}00Z", "yesterday") == told(f"{day}00Z", "") == (None, "not recorded by every run")
+
+
+# The test set
+
+
+def test_evaluations_are_counted(tmp_path: Path) -> None:
+    def read(run: str, times: int) -> None:
+        (tmp_path / run / "evaluation").mkdir(exist_ok=True)
+        lines = ["time,checkpoint", *["2026-01-02T03:00:00+00:00,best"] * times]
+        (tmp_path / run / "evaluation/reads.csv").write_text("\n".join(lines) + "\n")
+
+    def told() -> tuple[bool | None, str]:
+        return ledger(compare([str(tmp_path)]))["Test set read"]
+
+    pair(tmp_path, seeds=2)
+    read("adam-0", 0)
+    assert told() == (True, "once by each run")
+    read("adam-0", 1)
+    assert told() == (False, "once by 3 runs, 2 times by 1 run")
+    for run in ("adam-0", "adam-1", "sgd-0", "sgd-1"):
+        read(run, 2)
+    assert told() == (False, "3 times by each run")
+    (tmp_path / "adam-0/evaluation/reads.csv").write_bytes(b"\xff\xfe")
+    assert told() == (False, "once by 1 run, 3 times by 3 runs")
+
+
+# Seeds, budgets, settings
+
+
+def test_unequal_seeds(tmp_path: Path) -> None:
+    pair(tmp_path)
+    write_run(tmp_path / "more", "adam", 7, started="2026-02-01T00:00:00+00:00")
+    claims = ledger(compare([str(tmp_path)]))
+    assert claims["Seeds"] == (False, "adam: 0, 1, 2, 7; sgd: 0, 1, 2. Pairs use the seeds that both have.")
+
+
+def test_many_seeds_and_configurations(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "a", {"adam": 0.5}, seeds=range(25))
+    assert ledger(compare([str(tmp_path / "a")]))["Seeds"][1].endswith("17, 18, 19 … (25)")
+    write_sweep(tmp_path / "b", dict.fromkeys("abcdefg", 0.5), seeds=(0,))
+    text = ledger(compare([str(tmp_path)]))["Seeds"][1]
+    assert text.startswith("adam: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9; a: 0; ") and "; and 2 more. Pairs use" in text
+
+
+def test_weights_and_batches_that_differ(tmp_path: Path) -> None:
+    comparison = compare([str(pair(tmp_path, {"hashes": {"initial_weights": "other"}}, {}, {}))])
+    claims = ledger(comparison)
+    assert claims["Initial weights"] == (False, "differ between configurations at 1 of 3 seeds")
+    assert claims["Batch order"][0] is True
+
+
+def test_budgets(tmp_path: Path) -> None:
+    changes = {"config": {"trainer.max_epochs": 9, "data.batch_size": 64}, "parameters": {"trainable": 7}}
+    claims = ledger(compare([str(pair(tmp_path, changes))], by=["optimizer"]))
+    assert claims["Most epochs allowed"] == (False, "5 (3 runs), 9 (3 runs)")
+    assert claims["Batch size"] == (False, "50 (3 runs), 64 (3 runs)")
+    assert claims["Trainable parameters"] == (False, "1000 (3 runs), 7 (3 runs)")
+    implied = "data.batch_size, optimizer.lr, trainer.max_epochs vary only along with optimizer"
+    assert claims["Settings that come along"] == (None, implied)
+
+
+def test_trials(tmp_path: Path) -> None:
+    def write(name: str, *rates: float) -> None:
+        for lr in rates:
+            write_run(tmp_path / f"{name}-{lr}", name, overrides=[f"optimizer.lr={lr}"], config={"optimizer.lr": lr})
+
+    write("adam", 0.1, 0.01)
+    write("sgd", 0.1, 0.01)
+    assert ledger(compare([str(tmp_path)]))["Configurations tried"] == (True, "adam 2, sgd 2")
+    write("sgd", 1.0)
+    assert ledger(compare([str(tmp_path)]))["Configurations tried"] == (False, "adam 2, sgd 3")
+    assert "Configurations tried" not in ledger(compare([str(tmp_path)], by=["optimizer"]))
+
+
+def test_records_that_tell_little(tmp_path: Path) -> None:
+    for k, name in enumerate(("adam", "sgd")):
+        record = write_run(tmp_path / name, name, k)
+        for key in ("device", "versions", "git", "hashes", "images", "parameters", "tested"):
+            setattr(record, key, {})
+        record.started, record.monitor = "", ""
+        record.config = {"trainer": 3}
+        record.write(tmp_path / name)
+    claims = ledger(compare([str(tmp_path)]))
+    unknown = {item for item, (equal, text) in claims.items() if equal is None and text.startswith("not recorded")}
+    assert unknown == set(claims) - {"Seeds", "Test set read"}
+    assert claims["Initial weights"] == (None, "not recorded by every run")
+    write_run(tmp_path / "rmsprop", "rmsprop", 0)
+    claims = ledger(compare([str(tmp_path)]))
+    assert claims["Images"] == (None, "da7a (hash of all images and labels); not recorded by 2 runs")
+    assert claims["Versions"][0] is False and claims["Versions"][1].startswith("python: 3.11.7, not recorded; ")
+
+
+def test_each_sentence_reads_well(tmp_path: Path) -> None:
+    """No `1 runs`, no Python in the text."""
+    folder = pair(tmp_path, {"device": {"name": "H200"}, "hashes": {"code": "x", "initial_weights": "y"}}, {}, seeds=2)
+    write_run(folder / "odd", "sgd", 9, hashes={"split": "z"})
+    comparison = compare([str(folder)])
+    told = [claim.text for claim in comparison.ledger] + comparison.red + comparison.notes + comparison.answer
+    for sentence in [*told, comparison.times_withheld]:
+        for mistake in ("1 runs", "1 seeds", "1 pairs", "1 threads", "None", "nan", "('", "['", "  ", ".."):
+            assert f" {mistake}" not in f" {sentence}", sentence
