@@ -292,16 +292,16 @@ def test_names_and_natural_order(tmp_path: Path) -> None:
     comparison = compare([str(tmp_path)])
     assert comparison.by == ["optimizer", "model.layers"]
     assert list(comparison.runs.configuration) == [
-        "adam, layers=2",
-        "adam, layers=10",
-        "sgd, layers=2",
-        "sgd, layers=10",
+        "adam layers=2",
+        "adam layers=10",
+        "sgd layers=2",
+        "sgd layers=10",
     ]
     assert list(comparison.runs["model.layers"]) == ["2", "10", "2", "10"]
     by_rate = compare([str(tmp_path)], by=["optimizer.lr"])  # implied keys can be asked for
     assert list(by_rate.runs.configuration) == ["lr=0.0001"] * 2 + ["lr=1e-05"] * 2
     assert by_rate.averaged == ["model.layers"]  # the rate fixes the optimizer
-    assert comparison.hues == {name: name.partition(",")[0] for name in comparison.ranking.configuration}
+    assert comparison.hues == {name: name.partition(" ")[0] for name in comparison.ranking.configuration}
     assert set(by_rate.hues.values()) == {"lr=0.0001", "lr=1e-05"}
 
 
@@ -327,7 +327,7 @@ def test_values_in_names(tmp_path: Path, values: list, names: list[str]) -> None
 def test_words_that_are_not_enough(tmp_path: Path) -> None:
     for k, (a, b) in enumerate([(1, 1), (1, 2), (2, 1)]):
         write_run(tmp_path / str(k), overrides=["a.rate=", "b.rate="], config={"a.rate": a, "b.rate": b})
-    names = ["a.rate=1, b.rate=1", "a.rate=1, b.rate=2", "a.rate=2, b.rate=1"]
+    names = ["a.rate=1 b.rate=1", "a.rate=1 b.rate=2", "a.rate=2 b.rate=1"]
     assert list(compare([str(tmp_path)]).runs.configuration) == names
 
 
@@ -663,3 +663,16 @@ def check(comparison: Comparison, written: int) -> None:
     assert comparison.answer and all(sentence.endswith((".", "?")) for sentence in comparison.answer)
     if comparison.times_withheld:
         assert comparison.targets.seconds.isna().all() and ranking.best_seconds.isna().all()
+
+
+def test_targets_of_a_metric_that_has_no_curve_figure(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        run = tmp_path / str(seed)
+        write_run(run, seed=seed, test={"test/f1": 0.4})
+        table = (run / "metrics.csv").read_text().splitlines()
+        values = ["val/f1", "0.1", "0.2", "0.3", "0.4", "0.5"]
+        (run / "metrics.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(table, values, strict=True)) + "\n")
+    comparison = compare([str(tmp_path)], metric="test/f1", targets=[0.25])
+    (row,) = comparison.targets.to_dict("records")
+    assert (row["target"], row["reached"], row["epochs"], row["steps"]) == (0.25, 2, 3, 18)
+    assert comparison.curve_metrics == ["val/accuracy", "val/loss", "train/loss", "lr"]

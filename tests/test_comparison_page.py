@@ -155,13 +155,13 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         red=[f"Runs of {HOSTILE} saw other images."],
         notes=["Trained for 6 epochs."],
         skipped=["logs/x holds no summary.json."],
-        answer=["adam, lr=0.01 has the best mean, but sgd, lr=0.1 is tied with it."],
+        answer=["adam lr=0.01 has the best mean, but sgd lr=0.1 is tied with it."],
     )
 
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    return make(["adam, lr=0.01", "sgd, lr=0.1", HOSTILE, "rmsprop, lr=1"])
+    return make(["adam lr=0.01", "sgd lr=0.1", HOSTILE, "rmsprop lr=1"])
 
 
 class Parsed(HTMLParser):
@@ -234,7 +234,7 @@ def test_nothing_is_loaded(comparison):
 
 
 def test_size():
-    configurations = [f"adam, lr={k}" for k in range(40)]
+    configurations = [f"adam lr={k}" for k in range(40)]
     page = render(make(configurations, seeds=5, epochs=100))
     assert len(page.encode()) - len(get_plotlyjs().encode()) < 1.4e6, "1,000 runs would take more than 12 MB"
     boxes = [at for tag, at in Parsed(page).tags if tag == "input" and at["type"] == "checkbox"]
@@ -386,7 +386,7 @@ def test_the_table_of_runs(comparison, open_page):
     assert head.get_attribute("aria-sort") is None
 
     page.fill("#filter", "SGD seed=1")
-    assert column(page, "run") == ["4_sgd, lr=0.1"]
+    assert column(page, "run") == ["4_sgd lr=0.1"]
     assert page.text_content("#left") == "1 of 12 runs"
     page.fill("#filter", "")
     assert len(column(page, "run")) == 12
@@ -406,7 +406,7 @@ def test_the_curves(comparison, open_page):
     page.click("#singles")
     single = [trace for trace in traces(page) if trace.get("meta") == "single"]
     assert len(single) == 4, "the configuration that diverged is there, too"
-    assert single[0]["text"][0] == "0_adam, lr=0.01 · seed 0" and single[0]["y"].count(None) == 3
+    assert single[0]["text"][0] == "0_adam lr=0.01 · seed 0" and single[0]["y"].count(None) == 3
     page.evaluate("Plotly.Fx.hover(document.querySelector('[data-metric=\"0\"]'), [{curveNumber: 2, pointNumber: 1}])")
     hover = page.text_content("[data-metric='0'] .hoverlayer")
     assert "6_<script>alert(1)</sc · seed 0" in hover and "epoch 2" in hover and '"x", ü <b>&amp;</b>' in hover

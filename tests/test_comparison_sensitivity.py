@@ -144,8 +144,9 @@ def test_a_best_value_on_the_edge_makes_the_ranking_provisional(validation, whic
     assert found.edges == [""]
 
 
-def test_of_two_values_one_is_always_on_the_edge():
-    assert line(LR, [0.001, 0.01], [0.5, 0.6]).edges == [""]
+def test_two_values_are_no_range():
+    found = line(LR, [0.001, 0.01], [0.5, 0.6])
+    assert found.edges == [] and found.verdicts[0].endswith("Two values cannot show where the best lies.")
 
 
 def test_below_zero_there_is_nothing_to_try():
@@ -164,11 +165,11 @@ def test_each_combination_of_the_other_factors_is_a_line():
     }
     frame = runs(*[(v, v) for v in (0.5, 0.55, 0.3, 0.4, 0.5, 0.52, 0.6)])
     found = sensitivity(LR, factors, ["optimizer"], frame, "test/accuracy")
-    assert list(found.points.line.unique()) == ["adam, dropout=0.2", "sgd, dropout=0.2"]  # muon has one value only
-    assert found.edges == ["sgd, dropout=0.2"]
+    assert list(found.points.line.unique()) == ["adam dropout=0.2", "sgd dropout=0.2"]  # muon has one value only
+    assert found.edges == ["sgd dropout=0.2"]
     first, second = found.verdicts
-    assert first.startswith("adam, dropout=0.2: best at optimizer.lr=0.01 (")
-    assert second.startswith("sgd, dropout=0.2: best at optimizer.lr=0.1 (")
+    assert first.startswith("adam dropout=0.2: best at optimizer.lr=0.01 (")
+    assert second.startswith("sgd dropout=0.2: best at optimizer.lr=0.1 (")
 
 
 def test_a_line_without_results_stands_beside_the_others():

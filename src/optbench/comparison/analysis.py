@@ -34,7 +34,7 @@ class Comparison:
             `best_seconds`, `epoch_seconds`, `seconds`, `memory_mb`, `device`, `commit`, `started`, then a column for
             each factor.
         curves: a row an epoch of each used or diverged run. `row` (index in runs), `configuration`, `seed`, `epoch`,
-            `step`, `seconds`, then the columns of `curve_metrics`.
+            `step`, `seconds`, then the columns of `curve_metrics` and `validation`.
         curve_metrics: those of val/accuracy, val/loss, train/loss, lr that were logged, in this order.
         ranking: a row a configuration, best first. `configuration`, `rank` (ties share it; 0: no result), `n`, `mean`,
             `low`, `high`, `sd`, `iqm`, `iqm_low`, `iqm_high`, `validation`, `gap`, `best_epoch`, `best_seconds`,
@@ -202,7 +202,7 @@ def some(names: Sequence[str], most: int = 12) -> str:
 
 
 def configuration_names(runs: Runs, by: Sequence[str]) -> list[str]:
-    """`sgd`, or `sgd, lr=0.01`: a group's choice as it is, other keys by their last word where that is enough."""
+    """`sgd`, or `sgd lr=0.01`: a group's choice as it is, other keys by their last word where that is enough."""
     words = [key.rpartition(".")[2] for key in by]
     columns = {**runs.factors, **runs.implied}
     parts = []
@@ -211,7 +211,7 @@ def configuration_names(runs: Runs, by: Sequence[str]) -> list[str]:
             "" if key in runs.groups and key not in ("experiment",) else (key if words.count(word) > 1 else word) + "="
         )
         parts.append([name + text(value) for value in columns[key]])
-    return [", ".join(part) for part in zip(*parts, strict=True)] if parts else ["as configured"] * len(runs.records)
+    return [" ".join(part) for part in zip(*parts, strict=True)] if parts else ["as configured"] * len(runs.records)
 
 
 def text(value: Any) -> str:
@@ -220,8 +220,7 @@ def text(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    short = display.number(value) if is_number(value) else str(value)
-    return short if not is_number(value) or float(short) == value else str(value)  # 1234567, not 1.23457e+06
+    return display.number(value) if is_number(value) else str(value)
 
 
 def choose(runs: Runs, frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Series, pd.Series]:
@@ -373,9 +372,8 @@ def curves_of(runs: Runs, frame: pd.DataFrame, strangers: Mapping[int, str]) -> 
     """The epochs of runs that count, and of those that diverged on the same images."""
     counted = frame.used | ((frame.status == "diverged") & ~frame.note.str.contains("repeated by|left out"))
     rows = runs.curves[runs.curves.row.map(counted).astype(bool)]
-    return rows.assign(configuration=rows.row.map(frame.configuration), seed=rows.row.map(frame.seed))[
-        ["row", "configuration", "seed", "epoch", "step", "seconds", *CURVES]
-    ].reset_index(drop=True)
+    names = {"configuration": rows.row.map(frame.configuration), "seed": rows.row.map(frame.seed)}
+    return rows.assign(**names).reset_index(drop=True)
 
 
 def choose_targets(curves: pd.DataFrame, validation: str) -> list[float]:

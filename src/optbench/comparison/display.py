@@ -57,9 +57,9 @@ def seconds(x: float) -> str:
 
 def number(x: float) -> str:
     """A value that a person set: 0.0003, 1e-05, 128."""
-    return f"{x:g}"
+    return f"{x:.12g}"
 
 
-def plural(n: int, word: str) -> str:
+def plural(n: float, word: str) -> str:
     """`1 run`, `2 runs`."""
-    return f"{n} {word}" + ("" if n == 1 else "s")
+    return f"{n:.0f} {word}" + ("" if n == 1 else "s")

@@ -58,7 +58,7 @@ def render(comparison: Comparison) -> str:
     data = page_data(comparison, styles, lines)
     page = environment.get_template("report.html.jinja").render(
         it=comparison,
-        title=f"{comparison.metric} of {plural(len(comparison.ranking), 'configuration')}",
+        title=f"{comparison.metric} of {display.plural(len(comparison.ranking), 'configuration')}",
         # only these two scripts may run: whatever a name smuggles in, the browser refuses it
         policy=f"default-src 'none'; script-src {sha256(plotly)} {sha256(script)}; style-src 'unsafe-inline'; "
         "img-src data: blob:; base-uri 'none'; form-action 'none'",
@@ -78,7 +78,7 @@ def render(comparison: Comparison) -> str:
             for item, styled in zip(comparison.sensitivities, lines, strict=True)
         ],
         runs=runs_table(comparison, swatches),
-        plural=plural,
+        plural=display.plural,
         rows=rows,
     )
     # a folder's name need not be unicode: what cannot be written becomes a question mark
@@ -215,7 +215,7 @@ def targets_table(it: Comparison, swatches: dict[str, Markup]) -> list[Column]:
                 continue
             row = at.loc[name]
             parts = [
-                plural(row["epochs"], "epoch"),
+                display.plural(row["epochs"], "epoch"),
                 f"{display.count(row['steps'])} steps",
             ]
             if not math.isnan(row["seconds"]):
@@ -412,7 +412,7 @@ def sensitivity_figure(item: Sensitivity, metric: str, styled: dict[str, Style])
                     "yaxis": "y2",
                     "x": short(diverged["x"], 6),
                     "y": [0.02 + 0.045 * k] * len(diverged),  # lines that fail at the same value stay apart
-                    "text": [plural(runs, "run") for runs in diverged["diverged"]],
+                    "text": [display.plural(runs, "run") for runs in diverged["diverged"]],
                     "hovertemplate": "%{fullData.name}<br>%{x}: %{text} diverged<extra></extra>",
                 }
             )
@@ -498,7 +498,3 @@ def embedded(data: Any) -> Markup:
 def sha256(script: str) -> str:
     """A script's name in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def plural(n: float, word: str) -> str:
-    return f"{n:.0f} {word}{'' if n == 1 else 's'}"

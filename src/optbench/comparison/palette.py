@@ -33,10 +33,10 @@ def styles(comparison: Comparison) -> dict[str, Style]:
 
 
 def line_styles(comparison: Comparison, sensitivity: Sensitivity) -> dict[str, Style]:
-    """A style a line: the colour of the hue that it names, such as `adam` in `adam, batch_size=64`."""
+    """A style a line: the colour of the hue that it names, such as `adam` in `adam batch_size=64`."""
     hues = set(comparison.hues.values())
     lines = dict.fromkeys(sensitivity.points["line"])
-    return assign({line: next((word for word in line.split(", ") if word in hues), line) for line in lines})
+    return assign({line: next((word for word in line.split(" ") if word in hues), line) for line in lines})
 
 
 def assign(hues: dict[str, str]) -> dict[str, Style]:

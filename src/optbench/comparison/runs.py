@@ -61,6 +61,7 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, float]] = []
     skipped: list[str] = []
+    columns = list(dict.fromkeys((*EPOCH, counterpart(metric))))
     for folder in find_runs(sources):
         try:
             record = read_record(folder)
@@ -71,7 +72,7 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
             continue
         if torn:
             row["note"] = torn
-        curves += [{"row": len(rows), **{key: epoch.get(key, math.nan) for key in EPOCH}} for epoch in epochs]
+        curves += [{"row": len(rows), **{key: epoch.get(key, math.nan) for key in columns}} for epoch in epochs]
         records.append(record)
         rows.append(row)
     if not rows:
@@ -79,11 +80,11 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
         raise ValueError(f"runs={','.join(sources)}: there is no run that can be read. {reasons}")
     check_metric(metric, records)
     groups, factors, implied = find_factors(records)
-    epochs_of_all = pd.DataFrame(curves, columns=["row", *EPOCH]).astype(dict.fromkeys(EPOCH, float))
+    epochs_of_all = pd.DataFrame(curves, columns=["row", *columns]).astype(dict.fromkeys(columns, float))
     return Runs(pd.DataFrame(rows), epochs_of_all, records, groups, factors, implied, skipped)
 
 
-EPOCH = ("epoch", "step", "seconds", "epoch_seconds", *CURVES)
+EPOCH = ("epoch", "step", "seconds", *CURVES)
 
 
 def find_runs(sources: Sequence[str]) -> list[Path]:

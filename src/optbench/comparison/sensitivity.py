@@ -57,7 +57,7 @@ def lines_of(factors: Mapping[str, Sequence[Any]], factor: str, groups: Sequence
         for key, column in factors.items()
         if key != factor
     ]
-    return [", ".join(part) for part in zip(*parts, strict=True)] if parts else [""] * len(factors[factor])
+    return [" ".join(part) for part in zip(*parts, strict=True)] if parts else [""] * len(factors[factor])
 
 
 def sensitivity(
@@ -126,6 +126,8 @@ def judge(factor: str, line: str, points: pd.DataFrame, metric: str) -> tuple[st
         f"{display.value(validation, points.chosen_by[best])}, {metric} "
         f"{display.value(metric, points['mean'][best])}); {width}.{ends}"
     )
+    if len(points) == 2:
+        return f"{sentence} Two values cannot show where the best lies.", False
     edge = best == len(points) - 1 or (best == 0 and x != 0)  # below 0, such as no weight decay, lies nothing
     if edge:
         which = "smallest" if best == 0 else "largest"
