@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -132,6 +134,25 @@ def test_mistakes_end_with_a_sentence(
     assert result.status == 1
     assert words in result.sentence and "Traceback" not in result.err and "\n\n" not in result.err.strip()
     assert not (sweep / "comparison").exists()
+
+
+README = (PROJECT / "README.md").read_text()
+COMMANDS = re.findall(r"^ {4}python src/compare\.py (.*=.*)$", README, re.M)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_the_commands_of_the_readme_stand(command, tmp_path, monkeypatch, line):
+    sweep = write_sweep(tmp_path / "sweep", {"adam": 0.5, "sgd": 0.6})
+    monkeypatch.setattr("optbench.comparison.report.write", lambda *args: None)
+    for place in ("logs/train/multiruns/<sweep>", "<sweep>", "logs/train/runs"):
+        line = line.replace(place, str(sweep))
+    result = command("compare", *shlex.split(line, comments=True))
+    assert result.status == 0, result.err
+    assert "by optimizer" in result.out and "Report: " in result.out
+
+
+def test_the_readme_has_commands():
+    assert len(COMMANDS) >= 4
 
 
 def test_it_loads_neither_torch_nor_lightning(sweep):

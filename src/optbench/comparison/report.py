@@ -91,4 +91,6 @@ def tell(comparison: Comparison, folder: Path) -> None:
     if rows:
         show(f"{comparison.metric} by {', '.join(comparison.by) or 'seed'}", rows)
     print(textwrap.fill(" ".join(comparison.answer), 100, break_long_words=False, break_on_hyphens=False))
-    print(f"\nCurves: tensorboard --logdir {' '.join(comparison.sources)}\nReport: {folder / 'report.html'}")
+    if len(comparison.sources) == 1 and Path(comparison.sources[0]).is_dir():
+        print(f"\nCurves: tensorboard --logdir {comparison.sources[0]}")
+    print(f"Report: {folder / 'report.html'}")
