@@ -14,6 +14,7 @@ from optbench.comparison.runs import Runs
 from optbench.record import RunRecord
 
 CODE = ("torch", "torchvision", "pytorch-lightning")
+MOST = 6  # values named in one line
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,11 @@ def ledger(runs: Runs, configuration: pd.Series, used: pd.Series, trials: dict[s
     if runs.implied:
         verb = "varies" if len(runs.implied) == 1 else "vary"
         text = f"{', '.join(sorted(runs.implied))} {verb} only along with {', '.join(runs.factors)}"
-        claims.append(Claim("Settings that come along", None, text))
+        if rates := runs.implied.get("optimizer.lr"):  # the one that decides most
+            each = dict(zip(names, (rates[row] for row in rows), strict=True))
+            shown = ", ".join(f"{name} {rate}" for name, rate in list(each.items())[:MOST])
+            text += f". optimizer.lr: {shown}" + (f" and {len(each) - MOST} more" if len(each) > MOST else "")
+        claims.append(Claim("Settings that come along", False, text))
     return claims
 
 
@@ -128,9 +133,9 @@ def same(item: str, values: Sequence[Any], what: str = "") -> Claim:
             item, None if missing else True, text + (f"; not recorded by {plural(missing, 'run')}" if missing else "")
         )
     text = ", ".join(
-        f"{name} ({plural(count, 'run')})" for name, count in list(zip(shown, counts.values(), strict=True))[:6]
+        f"{name} ({plural(count, 'run')})" for name, count in list(zip(shown, counts.values(), strict=True))[:MOST]
     )
-    return Claim(item, False, text + (f" and {len(shown) - 6} more" if len(shown) > 6 else ""))
+    return Claim(item, False, text + (f" and {len(shown) - MOST} more" if len(shown) > MOST else ""))
 
 
 def within_seeds(item: str, records: Sequence[RunRecord], key: str) -> Claim:
@@ -156,9 +161,9 @@ def numbers(item: str, seeds: dict[str, list[int]]) -> Claim:
         found = sets.pop()
         return Claim(item, True, ", ".join(map(str, found[:20])) + (f" … ({len(found)})" if len(found) > 20 else ""))
     text = "; ".join(
-        f"{name}: {', '.join(map(str, sorted(set(found))[:10]))}" for name, found in list(seeds.items())[:6]
+        f"{name}: {', '.join(map(str, sorted(set(found))[:10]))}" for name, found in list(seeds.items())[:MOST]
     )
-    more = f"; and {len(seeds) - 6} more" if len(seeds) > 6 else ""
+    more = f"; and {len(seeds) - MOST} more" if len(seeds) > MOST else ""
     return Claim(item, False, f"{text}{more}. Pairs use the seeds that both have.")
 
 
