@@ -676,3 +676,9 @@ def test_targets_of_a_metric_that_has_no_curve_figure(tmp_path: Path) -> None:
     (row,) = comparison.targets.to_dict("records")
     assert (row["target"], row["reached"], row["epochs"], row["steps"]) == (0.25, 2, 3, 18)
     assert comparison.curve_metrics == ["val/accuracy", "val/loss", "train/loss", "lr"]
+
+
+def test_a_choice_called_none_keeps_its_key(tmp_path: Path) -> None:
+    for k, name in enumerate(["none", "crop_flip"]):
+        write_run(tmp_path / str(k), overrides=[f"augmentation={name}"], choices={"augmentation": name})
+    assert list(compare([str(tmp_path)]).runs.configuration) == ["augmentation=none", "augmentation=crop_flip"]

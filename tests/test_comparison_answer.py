@@ -149,7 +149,7 @@ def test_one_configuration_has_a_result(tmp_path: Path) -> None:
     write(tmp_path, {"rmsprop": 0.55}, seeds=[0], status="failed")
     assert compare([str(tmp_path)]).answer == [
         "adam reaches 55.00 % test/accuracy with its only seed; nothing can be said about chance.",
-        "No other configuration has a result.",
+        "No other configuration has a result that counts.",
         "Diverged: sgd in all 2 runs.",
         "Failed: rmsprop in its only run.",
     ]
@@ -181,8 +181,8 @@ def test_all_diverged(tmp_path: Path) -> None:
 def test_the_seed_has_no_effect(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, {"adam": 0.55, "sgd": 0.50}, sd=0)
     assert compare([str(folder)]).answer == [
-        "adam has the best mean (55.00 % test/accuracy), but nothing can be said of it against sgd: the seed changes "
-        "nothing in their results."
+        "adam has the best mean (55.00 % test/accuracy), but nothing can be said of it against sgd: their "
+        "difference is the same at every seed, so chance cannot be judged."
     ]
 
 

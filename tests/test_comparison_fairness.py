@@ -364,3 +364,15 @@ def test_each_sentence_reads_well(tmp_path: Path) -> None:
     for sentence in [*told, comparison.times_withheld]:
         for mistake in ("1 runs", "1 seeds", "1 pairs", "1 threads", "None", "nan", "('", "['", "  ", ".."):
             assert f" {mistake}" not in f" {sentence}", sentence
+
+
+def test_unequal_budgets_and_unpaired_runs_are_named_in_red(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        write_run(tmp_path / f"a{seed}", "adam", seed, 0.5 + seed / 1000, epochs=2, overrides=["trainer.max_epochs=2"])
+        hashes = {"initial_weights": f"other{seed}", "batch_order": f"b{seed}"}
+        write_run(tmp_path / f"s{seed}", "sgd", seed, 0.6, epochs=12, hashes=hashes)
+    red = " ".join(compare([str(tmp_path)]).red)
+    assert "Most epochs allowed: not equal (2 (3 runs), 12 (3 runs)). What is claimed here may be due to that." in red
+    assert "Initial weights: not equal" in red and "Batch order" not in red
+    by_epochs = compare([str(tmp_path)], by=["trainer.max_epochs"]).red
+    assert not any("Most epochs" in sentence for sentence in by_epochs)

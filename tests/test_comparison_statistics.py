@@ -364,6 +364,19 @@ def test_a_large_difference_is_found():
     assert np.mean([compare_pairs(sweep, True).p_holm[0] < 0.05 for sweep in runs]) >= 0.8
 
 
+def test_one_that_breaks_does_not_spoil_what_is_known_of_the_others():
+    """A configuration that spreads twenty times as much has no part in the spread that the others share."""
+    random = np.random.default_rng(0)
+    runs = random.standard_normal((5, 3)) * SD + [0.62, 0.60, 0.59]
+    broken = np.column_stack([runs, 0.3 + 20 * SD * random.standard_normal(5)])
+    alone, beside = (compare_pairs(table, True).set_index(["i", "j"]) for table in (runs, broken))
+    assert_allclose(beside.loc[alone.index, "p"], alone.p)
+    assert_allclose(beside.loc[alone.index, "low"], alone.low)
+    own = stats.ttest_rel(broken[:, 0], broken[:, 3])
+    assert beside.loc[(0, 3), "p"] == pytest.approx(own.pvalue)
+    assert (beside.loc[alone.index, "p_holm"] < 0.05).sum() >= 2
+
+
 # How fast
 
 

@@ -53,7 +53,7 @@ def conclusion(compare: Callable[[Path], object]) -> Iterator[None]:
             except (Exception, KeyboardInterrupt) as error:
                 from optbench.cli import paragraph, sentence
 
-                why = "it was interrupted" if isinstance(error, KeyboardInterrupt) else sentence(error)
+                why = "it was interrupted." if isinstance(error, KeyboardInterrupt) else sentence(error)
                 advice = f"python src/compare.py runs={folder} tries again"
                 print(
                     "\n" + paragraph(f"The runs are there, but not their comparison: {why} {advice}."), file=sys.stderr

@@ -156,6 +156,16 @@ def compare(
     return replace(comparison, answer=answer(comparison))
 
 
+# What must be equal for a fair comparison, and the keys that explain why it is not where they are what is compared.
+UNFAIR = {
+    "Initial weights": ("model", "data"),
+    "Batch order": ("data", "augmentation"),
+    "Most epochs allowed": ("trainer.max_epochs", "trainer", "experiment"),
+    "Batch size": ("data.batch_size", "data", "experiment"),
+    "Chosen by": ("monitor", "experiment"),
+    "Weights tested": ("test_weights", "experiment"),
+    "Test set read": (),
+}
 TIMES = ["best_seconds", "epoch_seconds", "seconds", "total_seconds"]
 
 
@@ -207,9 +217,8 @@ def configuration_names(runs: Runs, by: Sequence[str]) -> list[str]:
     columns = {**runs.factors, **runs.implied}
     parts = []
     for key, word in zip(by, words, strict=True):
-        name = (
-            "" if key in runs.groups and key not in ("experiment",) else (key if words.count(word) > 1 else word) + "="
-        )
+        bare = key in runs.groups and key != "experiment" and not {"none", "default"} & set(map(text, columns[key]))
+        name = "" if bare else (key if words.count(word) > 1 else word) + "="
         parts.append([name + text(value) for value in columns[key]])
     return [" ".join(part) for part in zip(*parts, strict=True)] if parts else ["as configured"] * len(runs.records)
 
@@ -458,6 +467,10 @@ def warnings(comparison: Comparison, runs: Runs, strangers: Mapping[int, str], b
             f"The runs come from {len(codes)} versions of the code or of PyTorch; only runs of one version are paired"
             f"{lost if len(apart) else ''}."
         )
+    for claim in comparison.ledger:
+        unequal = claim.item in UNFAIR and claim.equal is False
+        if unequal and not any(key.startswith(UNFAIR[claim.item]) for key in comparison.by):
+            red.append(f"{claim.item}: not equal ({claim.text}). What is claimed here may be due to that.")
     if comparison.averaged and len(blocks):
         grid = (
             comparison.runs[comparison.runs.used]

@@ -58,7 +58,7 @@ def alone(comparison: Comparison, row: dict[str, Any]) -> list[str]:
     others = len(comparison.ranking) > 1
     return [
         f"{reached} {how_sure}",
-        "No other configuration has a result." if others else "There is nothing to compare it with.",
+        "No other configuration has a result that counts." if others else "There is nothing to compare it with.",
     ]
 
 
@@ -102,7 +102,8 @@ def decided(comparison: Comparison) -> list[str]:
     leader = min(chosen, key=lambda name: sum(pair["b"] == name for pair in claims))  # the first of them in the ranking
     means = comparison.ranking.set_index("configuration")["mean"][chosen]
     best = leader == (means.idxmax() if comparison.higher_is_better else means.idxmin())
-    opening = f"{leader} {'has the best mean' if best else 'comes first'}"
+    of_these = "Of these, " if how_tuned(comparison) else ""
+    opening = f"{of_these}{leader} {'has the best mean' if best else 'comes first'}"
     mine = [pair if pair["a"] == leader else turned(pair) for pair in pairs if leader in (pair["a"], pair["b"])]
     beaten = [pair for pair in mine if pair["verdict"] == "better"]
     tied = [pair for pair in mine if pair["verdict"] == "tie"]
@@ -126,8 +127,12 @@ def decided(comparison: Comparison) -> list[str]:
     if not claims and (among.verdict == "tie").any():
         n = comparison.ranking.set_index("configuration").n[chosen]
         seeds = f"{n.min()} seeds" if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
-        size = display.difference(metric, float(among.detectable.median()), 1, sign=False)
-        said.append(f"With {seeds} each, a difference had to measure about {size} to be found.")
+        least = float(among.detectable.median())
+        size = display.difference(metric, least, 1, sign=False)
+        if display.is_share(metric) and least >= 1:
+            said.append(f"With {seeds} each and so much spread, no difference could have been found.")
+        else:
+            said.append(f"With {seeds} each, a difference had to measure about {size} to be found.")
     return said
 
 
@@ -165,7 +170,7 @@ def unsaid(comparison: Comparison, pairs: Sequence[dict[str, Any]]) -> dict[str,
         if pair["n"] < 2:
             why = "fewer than two of their runs share a seed and a version of the code"
         elif pair["verdict"] == "unknown":
-            why = "the seed changes nothing in their results"
+            why = "their difference is the same at every seed, so chance cannot be judged"
         else:
             ahead = pair["a"] if (pair["difference"] > 0) == comparison.higher_is_better else pair["b"]
             why = f"{ahead} looks better, but more of its runs diverged"

@@ -27,7 +27,7 @@ VERDICTS = {
     "better": "A is better",
     "worse": "A is worse",
     "tie": "tie",
-    "unknown": "too few seeds to say",
+    "unknown": "cannot be said",
     "withheld": "withheld",
 }
 DASHES = {"solid": "", "dash": "5 3", "dot": "2 3", "dashdot": "6 2 2 2"}

@@ -1,6 +1,7 @@
 """comparison/: the page, the tables to paste, the figures for a paper, and a table in the terminal."""
 
 import logging
+import shlex
 import textwrap
 from collections.abc import Sequence
 from datetime import datetime
@@ -34,8 +35,14 @@ def compare_runs(
     targets = check_targets(target, metric)
     comparison = compare(sources, keys, None if baseline is None else str(baseline), str(metric), targets)
     folder = Path(output).expanduser() if output else place(sources)
-    write(comparison, folder)
-    tell(comparison, folder)
+    tell(comparison)  # first: no full disk takes the answer with it
+    try:
+        write(comparison, folder)
+    except OSError as error:
+        raise ValueError(
+            f"output={folder} cannot be written: {error.strerror or error}. output=<folder> chooses another."
+        ) from error
+    print(f"Report: {folder / 'report.html'}")
     return folder
 
 
@@ -78,8 +85,8 @@ def write(comparison: Comparison, folder: Path) -> None:
     figures.save(comparison, folder)
 
 
-def tell(comparison: Comparison, folder: Path) -> None:
-    """The answer and the ranking in the terminal; the path of the report comes last."""
+def tell(comparison: Comparison) -> None:
+    """The answer and the ranking in the terminal."""
     more = (
         [f"Left out: {len(comparison.skipped) - 5} more folders; report.md names them."]
         if len(comparison.skipped) > 5
@@ -92,5 +99,4 @@ def tell(comparison: Comparison, folder: Path) -> None:
         show(f"{comparison.metric} by {', '.join(comparison.by) or 'seed'}", rows)
     print(textwrap.fill(" ".join(comparison.answer), 100, break_long_words=False, break_on_hyphens=False))
     if len(comparison.sources) == 1 and Path(comparison.sources[0]).is_dir():
-        print(f"\nCurves: tensorboard --logdir {comparison.sources[0]}")
-    print(f"Report: {folder / 'report.html'}")
+        print(f"\nCurves: tensorboard --logdir {shlex.quote(comparison.sources[0])}")

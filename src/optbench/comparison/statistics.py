@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 ALPHA = 0.05  # of all sweeps without any true difference, at most this part claims one
 POWER = 0.80
 MOST_SEEDS = 1000
+WILD = 30  # times the usual variance: a rate at which training breaks, not one that is a little restless
 
 
 def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
@@ -60,13 +61,13 @@ def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
 
     The error of a difference is the larger of two estimates: the pair's own spread over seeds, and the spread that all
     configurations share, estimated from what configuration and seed together leave over. The second alone has more
-    power and is right where all spread alike; the first protects a configuration that spreads more than the rest.
+    power and is right where all spread alike; the first protects a configuration that spreads more than the rest. One
+    that spreads WILD times as much (in variance) would spoil it for all: it has no part, and its pairs stand alone.
     """
     values = np.where(np.isfinite(values), values, np.nan)
-    configurations = int(np.isfinite(values).any(0).sum())
+    there_at_all = np.isfinite(values).any(0)
     i, j = np.triu_indices(values.shape[1], 1)
-    shared, df = residual_variance(values)
-    error, n, difference = (np.full(len(i), np.nan) for _ in range(3))
+    own, n, difference = (np.full(len(i), np.nan) for _ in range(3))
     improvement = np.full(len(i), np.nan)
     for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
         gaps = values[:, i[part]] - values[:, j[part]]  # (blocks, pairs)
@@ -76,20 +77,26 @@ def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
         total = np.where(there, gaps, 0).sum(0)
         difference[part] = np.divide(total, n[part], out=np.full(len(part), np.nan), where=some)
         squares = np.where(there, (gaps - difference[part]) ** 2, 0).sum(0)
-        own = np.divide(squares, n[part] - 1, out=np.full(len(part), np.nan), where=n[part] > 1)
-        error[part] = np.sqrt(np.maximum(own, 2 * shared) / np.maximum(n[part], 1))
+        own[part] = np.divide(squares, n[part] - 1, out=np.full(len(part), np.nan), where=n[part] > 1)
         ahead = np.where(gaps == 0, 0.5, (gaps > 0) == higher_is_better)
         improvement[part] = np.divide(
             np.where(there, ahead, 0).sum(0), n[part], out=np.full(len(part), np.nan), where=some
         )
+    calm = calm_columns(np.where(n > 2, own, np.nan), i, j, values.shape[1])  # two seeds tell no spread
+    shared, shared_df = residual_variance(values[:, calm])
+    both = calm[i] & calm[j] & np.full(len(i), shared_df > 0)
+    df = np.where(both, shared_df, np.maximum(n - 1, 1))
+    error = np.sqrt(np.where(both, np.maximum(own, 2 * shared), own) / np.maximum(n, 1))
     # Without any spread the seed has no effect, and the samples are one sample: nothing can be told
     size = np.nan_to_num(np.abs(values)).max(0, initial=0)
     error[error <= 1e-12 * np.maximum(size[i], size[j])] = np.nan
     t = np.divide(difference, error, out=np.full(len(i), np.nan), where=error > 0)
-    p = 2 * stats.t.sf(np.abs(t), df) if df > 0 else np.full(len(i), np.nan)
+    p = 2 * stats.t.sf(np.abs(t), df)
     tests = int(np.isfinite(p).sum())
-    half = stats.t.ppf(1 - ALPHA / 2, df) * error if df > 0 else np.nan * error
-    spread = error * np.sqrt(n)  # of one difference
+    half = stats.t.ppf(1 - ALPHA / 2, df) * error
+    effects = np.abs(difference) / (error * np.sqrt(n))  # in standard deviations of one difference
+    alike = int(np.count_nonzero(there_at_all & calm))
+    needed = [seeds_needed(effects, count, tests) for count in (alike, 2)] if tests else []
     return pd.DataFrame(
         {
             "i": i,
@@ -102,10 +109,24 @@ def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
             "p": p,
             "p_holm": holm(p),
             "p_wilcoxon": wilcoxon(values, i, j),
-            "detectable": error * noncentrality(np.array(df), tests) if tests else np.nan,
-            "seeds_needed": seeds_needed(np.abs(difference) / spread, configurations, tests) if tests else np.nan,
+            "detectable": error * noncentrality(df, tests) if tests else np.nan,
+            "seeds_needed": np.where(both, *needed) if tests else np.nan,
         }
     )
+
+
+def calm_columns(own: Floats, i: NDArray[np.intp], j: NDArray[np.intp], columns: int) -> NDArray[np.bool_]:
+    """Which columns spread like the rest, from the variance `own` of each pair's differences.
+
+    A column's spread is the median over its partners, so that one wild partner does not make it look wild.
+    """
+    table = np.full((columns, columns), np.nan)
+    table[i, j] = table[j, i] = own
+    known = np.flatnonzero(np.isfinite(table).any(1))
+    spread = np.full(columns, np.nan)
+    spread[known] = np.nanquantile(table[known], 0.5, axis=1, method="lower")
+    middle = np.quantile(spread[known], 0.5, method="lower") if len(known) else np.nan
+    return ~(spread > WILD * middle)
 
 
 def residual_variance(values: Floats) -> tuple[float, int]:
