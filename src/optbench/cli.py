@@ -29,8 +29,11 @@ def metric_mode(metric: str) -> str:
 
 
 def in_sweep() -> bool:
-    """Whether this run is one of several that -m started."""
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    """Whether this run is one of several that -m started: here, or in a process of its own, which gets its number."""
+    if not HydraConfig.initialized():
+        return False
+    hydra = HydraConfig.get()
+    return hydra.mode == RunMode.MULTIRUN or not OmegaConf.is_missing(hydra.job, "num")
 
 
 def folder_name(text: str) -> str:

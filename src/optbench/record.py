@@ -11,6 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from optbench.cli import metric_mode
+
 SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
@@ -88,6 +90,12 @@ class RunRecord:
             raise ValueError(f"{path} has schema version {found}; this OptBench reads version {SCHEMA_VERSION}.")
         known = cls.__dataclass_fields__
         return cls(**{key: value for key, value in content.items() if key in known})
+
+    def objective(self) -> float:
+        """The best value of `monitor`, for sweepers that search; infinitely bad for a run that did not complete."""
+        value = self.best.get(self.monitor) if self.status == "completed" else None
+        worst = float("inf") if metric_mode(self.monitor) == "min" else -float("inf")
+        return worst if value is None else value
 
     def fail(self, error: BaseException) -> None:
         """Note how the run ended before its end."""

@@ -73,9 +73,7 @@ def run(cfg: DictConfig) -> float:
         record.seconds["total"] = round(time.perf_counter() - began, 3)
         write(record, folder)
     conclude(record, folder)
-    worst = float("inf") if metric_mode(cfg.monitor) == "min" else -float("inf")
-    value = record.best.get(cfg.monitor) if record.status == "completed" else None
-    return worst if value is None else value
+    return record.objective()
 
 
 def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: float) -> None:
