@@ -73,8 +73,7 @@ def optbench(cfg: DictConfig, data: ImageDataModule, net: nn.Module) -> float:
     assert any(isinstance(logger, MetricsCSV) for logger in loggers)
     trainer = run.build_trainer(cfg, callbacks=[stopwatch, *run.build_callbacks(cfg)], logger=loggers)
     trainer.fit(classifier, datamodule=data)
-    assert stopwatch.started is not None
-    return stopwatch.stopped - stopwatch.started
+    return stopwatch.seconds()["training"]
 
 
 def resident(data: ImageDataModule, part: Images, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -178,8 +177,7 @@ def template(cfg: DictConfig, data: ImageDataModule, net: nn.Module, folder: str
     )
     size = cfg.data.batch_size
     trainer.fit(TemplateModule(net, len(data.classes)), DataLoader(train, size, shuffle=True), DataLoader(val, size))
-    assert stopwatch.started is not None
-    return stopwatch.stopped - stopwatch.started
+    return stopwatch.seconds()["training"]
 
 
 def main() -> None:

@@ -4,15 +4,18 @@ python src/train.py                                                   # the prac
 python src/train.py optimizer=rmsprop model.dropout=0.2               # one change each
 python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2    # twelve runs, and their comparison
 python src/train.py data=shapes                                       # nothing to download
+python src/train.py resume=<run folder>                               # go on where a run stopped
+python src/train.py -m resume=<sweep folder>                          # or a sweep
 python src/train.py --help                                            # every group and its choices
 """
 
+import sys
 from pathlib import Path
 
 import hydra
 from omegaconf import DictConfig
 
-from optbench import cli, sweep
+from optbench import cli, resume, sweep
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -30,4 +33,5 @@ def compare(folder: Path) -> None:
 
 if __name__ == "__main__":
     with sweep.conclusion(compare), cli.sentences():
+        sys.argv[1:] = resume.command(sys.argv[1:])
         main()

@@ -19,7 +19,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
-from optbench import cli, sweep
+from optbench import cli, resume, sweep
 from optbench.data.datamodule import ImageDataModule
 from optbench.data.imageset import ImageSet
 from optbench.run import silence_lightning
@@ -116,24 +116,28 @@ def command(
 ) -> Callable[..., Result]:
     """Runs `python src/<script>.py <arguments>` in this process, which is much quicker than a new one.
 
-    The run's folder is `<tmp_path>/<name>`, a sweep's too.
+    The run's folder is `<tmp_path>/<name>`, a sweep's too; `{folder}` in an argument stands for it.
     """
 
     def call(script: str, *arguments: str, name: str = "run") -> Result:
         folder = tmp_path / name
-        place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if script == "train" else []
+        resuming = any(argument.startswith("resume=") for argument in arguments)
+        place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if script == "train" and not resuming else []
+        arguments = tuple(argument.replace("{folder}", str(folder)) for argument in arguments)
         monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])
         monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # as typed: configs/ is found from the script's place
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
         monkeypatch.delenv("OPTBENCH_SENTENCES", raising=False)
         sweep.started.clear()
-        if script == "train" and folder.is_dir():
+        if script == "train" and folder.is_dir() and not resuming:
             shutil.rmtree(folder)  # a folder takes one run
         status = 0
         capsys.readouterr()
         try:
             module = load_script(script)
             with sweep.conclusion(getattr(module, "compare", print)), cli.sentences():
+                if script == "train":
+                    sys.argv[1:] = resume.command(sys.argv[1:])
                 module.main()
         except SystemExit as end:
             status = int(end.code or 0)

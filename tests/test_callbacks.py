@@ -144,7 +144,7 @@ def test_every_parameter_and_gradient_every_n_epochs(tmp_path):
         f"{kind}/{n}" for kind in ("gradients", "weights") for n in names
     )
     for tag in found.Tags()["histograms"]:
-        assert [event.step for event in found.Histograms(tag)] == [12, 24]
+        assert [event.step for event in found.Histograms(tag)] == [11, 23]
 
 
 def test_the_weights_and_the_gradients_are_those_of_the_epochs_last_batch(tmp_path):
@@ -185,7 +185,7 @@ def test_the_pages_of_tensorboard(tmp_path):
     found = events(tmp_path)
     tags = found.Tags()
     assert sorted(tags["images"]) == ["images/training", "test/confusion_matrix", "test/most_confidently_wrong"]
-    assert [event.step for event in found.Images("images/training")] == [12]  # after training
+    assert [event.step for event in found.Images("images/training")] == [11]  # counted from 0
     assert [event.step for event in found.Images("test/confusion_matrix")] == [12]
     for tag in tags["images"]:
         assert found.Images(tag)[0].encoded_image_string.startswith(b"\x89PNG")

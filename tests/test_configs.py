@@ -58,5 +58,5 @@ def test_gpu_states_its_precision():
 def test_monitor_sets_the_direction_everywhere(monitor, mode):
     with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
         cfg = compose("train", [f"monitor={monitor}", "output_dir=."])
-    assert {cfg.callbacks.checkpoint.mode, cfg.callbacks.early_stopping.mode, cfg.scheduler.mode} == {mode}
-    assert {cfg.callbacks.checkpoint.monitor, cfg.callbacks.early_stopping.monitor} == {monitor}
+    assert {cfg.callbacks.best_checkpoint.mode, cfg.callbacks.early_stopping.mode, cfg.scheduler.mode} == {mode}
+    assert {cfg.callbacks.best_checkpoint.monitor, cfg.callbacks.early_stopping.monitor} == {monitor}

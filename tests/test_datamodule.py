@@ -25,7 +25,7 @@ def numbered(train: int) -> ImageSet:
 
 def process(world_size: int, rank: int, training: bool = True, step: int = -1) -> SimpleNamespace:
     """What of a trainer the datamodule reads; -1 is the first step."""
-    loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=step))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=step), restarting=False)
     return SimpleNamespace(world_size=world_size, global_rank=rank, training=training, fit_loop=loop)
 
 

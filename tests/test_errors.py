@@ -34,7 +34,7 @@ def refused(result: Result, *words: str) -> None:
     for word in words:
         assert word in result.sentence
     files = [path for path in result.folder.rglob("*") if path.is_file() and path.parent.name != ".hydra"]
-    assert {path.name for path in files} <= {"summary.json", "train.log", "multirun.yaml"}
+    assert {path.name for path in files} <= {"summary.json", "train.log", "multirun.yaml", ".lock"}
     if (result.folder / "summary.json").is_file():
         assert result.summary["status"] == "failed" and result.summary["error"]["message"]
 
@@ -118,7 +118,7 @@ def refused(result: Result, *words: str) -> None:
         ("callbacks.early_stopping.patience=-1", "callbacks.early_stopping.patience=-1 must be a whole number"),
         ("callbacks.early_stopping.patience=abc", "callbacks.early_stopping.patience=abc must be a whole number"),
         ("callbacks.early_stopping.mode=up", "callbacks.early_stopping: | Check callbacks.early_stopping.mode=up."),
-        ("callbacks.checkpoint.monitor=val/acc", "callbacks.checkpoint.monitor=val/acc is not measured; did you mean"),
+        ("callbacks.best_checkpoint.monitor=val/acc", "callbacks.best_checkpoint.monitor=val/acc is not measured; did"),
         ("monitor=val/acc", "monitor=val/acc is not measured; did you mean val/accuracy? | loss, accuracy, top3"),
         ("monitor=null", "monitor=null is not measured. There are, with val/ or train/ before them: loss,"),
         ("seed=-1", "seed=-1 must be a whole number of at least 0."),

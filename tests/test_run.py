@@ -99,7 +99,7 @@ def test_a_sweep_compares_like_with_like(train):
     assert [summary["choices"]["optimizer"] for summary in summaries] == ["adam", "sgd", "rmsprop", "adamw"]
     assert [folder.name.split("_")[0] for folder in folders] == ["0", "1", "2", "3"]
     assert all(summary["hashes"] == summaries[0]["hashes"] for summary in summaries)
-    assert len({summary["test"]["test/loss"] for summary in summaries}) == 4
+    assert len({summary["final"]["val/loss"] for summary in summaries}) == 4
     assert f"Everything lies in {result.folder}" in result.out
     assert "epoch   1" not in result.out  # a sweep is quiet; train.log has the epochs
     assert "epoch   1  train/loss" in (folders[0] / "train.log").read_text()
@@ -149,7 +149,7 @@ def test_last_weights_are_tested_where_asked(train):
 
 
 def test_best_stays_and_last_goes_on(train):
-    falling = ("trainer.max_epochs=3", "monitor=train/loss", "callbacks.checkpoint.mode=max", "optimizer=sgd")
+    falling = ("trainer.max_epochs=3", "monitor=train/loss", "callbacks.best_checkpoint.mode=max", "optimizer=sgd")
     folder = train(*falling).folder / "checkpoints"  # it learns, so the highest loss is the first epoch's
     best, last = (torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
     assert (best["epoch"], last["epoch"]) == (0, 2)

@@ -1,10 +1,98 @@
-"""Reading weights that somebody else may have written: as plain tensors only, and only if they fit."""
+"""Checkpoints: written whole or not at all, read as plain tensors only, and only if they are whole and fit."""
 
+import io
+import logging
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
+
+from optbench.record import write_atomically
+
+log = logging.getLogger(__name__)
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """How Lightning reads and writes checkpoints here."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, content.getbuffer())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path), "ckpt_path")
+
+
+def keep_previous(path: Path) -> None:
+    """Let previous.ckpt be what last.ckpt is now, which stays until it is replaced."""
+    if not path.exists():
+        return
+    link, previous = path.with_name(f".previous.{os.getpid()}"), path.with_name("previous.ckpt")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without hard links: for a moment there is only the previous one
+        path.replace(previous)
+    else:
+        link.replace(previous)
+
+
+def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint that a run in `folder` can go on from, None where it has to begin anew.
+
+    Says what it passes over, and why.
+    """
+    for name in ("last", "previous"):
+        path = folder / "checkpoints" / f"{name}.ckpt"
+        if not path.exists():
+            continue
+        try:
+            content = read_checkpoint(path, "resume")
+            relocate(content, path.parent)
+            for best in best_models(content):
+                read_checkpoint(best, "resume")
+        except ValueError as error:
+            rank_zero_only(log.warning)("%s It is passed over.", error)
+        else:
+            return path, content
+    return None
+
+
+def best_models(checkpoint: dict[str, Any]) -> list[Path]:
+    """The best checkpoints that existed when this one was written."""
+    states = checkpoint.get("callbacks", {}).values()
+    return [Path(state["best_model_path"]) for state in states if state.get("best_model_path")]
+
+
+def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
+    """Let ModelCheckpoint's paths point into `folder`, where the checkpoint lies now."""
+    folder = Path(os.path.realpath(folder))  # as ModelCheckpoint has it
+    for state in checkpoint.get("callbacks", {}).values():
+        if "best_model_path" not in state:
+            continue
+        state["dirpath"] = str(folder)
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = state[key] and str(folder / Path(state[key]).name)
+        state["best_k_models"] = {
+            str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
+        }
+
+
+def resumes(trainer: pl.Trainer) -> bool:
+    """Whether the checkpoint that is being loaded is the run's own: not another's, as `ckpt_path` may name it."""
+    own = Path(trainer.default_root_dir, "checkpoints")
+    return trainer.ckpt_path is not None and Path(trainer.ckpt_path).parent.resolve() == own.resolve()
 
 
 def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
@@ -14,14 +102,21 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
         key: the configuration key that named the file, for the error.
 
     Raises:
-        ValueError: where the file is missing, truncated, or no checkpoint of a run.
+        ValueError: where the file is missing, truncated, damaged, or no checkpoint of a run.
     """
     if not path.is_file():
         raise ValueError(f"{key}={path} is no file. Give a checkpoint, for example <run folder>/checkpoints/last.ckpt.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        with path.open("rb") as file:
+            with zipfile.ZipFile(file) as archive:  # torch.load does not look at the checksums
+                if damaged := archive.testzip():
+                    raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        if error.filename:
+            raise
+        raise ValueError(f"{key}={path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # the first bytes of a text may be any of a pickle's instructions
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(

@@ -1,7 +1,6 @@
 """What a run refuses before it trains, where no class below could name the key that is wrong."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,7 +12,6 @@ from torch.optim import Optimizer
 from optbench.classifier import Classifier
 from optbench.cli import in_sweep, near
 from optbench.optimizers import build_optimizer, is_number
-from optbench.record import SUMMARY
 from optbench.schedulers import build_scheduler
 
 WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off has none of its keys
@@ -67,15 +65,9 @@ def check(cfg: DictConfig) -> None:
             f"trainer.devices={trainer.devices} on the CPU would start as many processes on {cores} cores; use at most "
             f"trainer.devices={cores}."
         )
-    if OmegaConf.select(cfg, "callbacks.checkpoint.save_top_k", default=1) not in (0, 1):
-        raise ValueError("callbacks.checkpoint.save_top_k must be 1, or 0 to keep no best checkpoint: it is one file.")
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse to mix two runs in one folder."""
-    if (folder / SUMMARY).exists():
+    if OmegaConf.select(cfg, "callbacks.best_checkpoint.save_top_k", default=1) not in (0, 1):
         raise ValueError(
-            f"{folder} holds a run already. Give another hydra.run.dir (with -m, hydra.sweep.dir), or none."
+            "callbacks.best_checkpoint.save_top_k must be 1, or 0 to keep no best checkpoint: it is one file."
         )
 
 
@@ -116,11 +108,11 @@ def check_optimizer(classifier: Classifier) -> Optimizer:
     return optimizer
 
 
-def check_resume(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConfig) -> None:
+def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConfig) -> None:
     """Refuse a checkpoint that has nothing left to do, or whose optimizer would silently replace the one configured."""
     if "optimizer_states" not in checkpoint:
         raise ValueError(f"ckpt_path={cfg.ckpt_path} holds the weights alone: go on from last.ckpt beside it.")
-    done = checkpoint["epoch"] + 1
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]["processed"]
     if done >= cfg.trainer.max_epochs:
         raise ValueError(
             f"ckpt_path={cfg.ckpt_path} has trained {done} epochs already: set trainer.max_epochs above {done}, now "

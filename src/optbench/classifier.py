@@ -1,6 +1,7 @@
 """The LightningModule: one shared step, metrics once an epoch, an optimizer and a schedule."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from optbench.metrics import Predictions, evaluate, gather
 from optbench.optimizers import build_optimizer
+from optbench.randomness import batch_seed, reseed
 from optbench.schedulers import build_scheduler
 
 Batch = tuple[Tensor, Tensor]
@@ -29,6 +31,8 @@ class Classifier(pl.LightningModule):
             epoch. None: the rate stays.
         monitor: the metric that a plateau scheduler watches.
         weight_decay_on: `all` parameters or only `weights` (see `optimizers.parameter_groups`).
+        seed: of the random numbers that a training step draws (dropout's); see `randomness`. They are the same for
+            every optimizer that is compared, and for a run that goes on from a checkpoint.
     """
 
     def __init__(
@@ -39,11 +43,12 @@ class Classifier(pl.LightningModule):
         scheduler: Callable | None = None,
         monitor: str = "val/loss",
         weight_decay_on: str = "all",
+        seed: int = 0,
     ) -> None:
         super().__init__()
         self.net, self.classes = net, classes
         self.optimizer, self.scheduler = optimizer, scheduler
-        self.monitor, self.weight_decay_on = monitor, weight_decay_on
+        self.monitor, self.weight_decay_on, self.seed = monitor, weight_decay_on, seed
         self._seen = {stage: Predictions() for stage in ("train", "val", "test")}  # validation runs inside an epoch
         self.test_logits = self.test_labels = torch.empty(0)
 
@@ -71,6 +76,7 @@ class Classifier(pl.LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        reseed(batch_seed(self.seed, self.trainer))
         loss = self._step(batch, "train")
         self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
         return loss
@@ -89,6 +95,16 @@ class Classifier(pl.LightningModule):
 
     def on_test_epoch_end(self) -> None:
         self._end_epoch("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Within an epoch, also what its metrics will be computed from, of all processes."""
+        if self._seen["train"].count:
+            checkpoint["seen"] = [gather(part).cpu() for part in self._seen["train"].peek()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "seen" in checkpoint:
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+            self._seen["train"].add(*(part[rank::processes].to(self.device) for part in checkpoint["seen"]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.optimizer, self.net, self.weight_decay_on)

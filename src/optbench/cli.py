@@ -20,6 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from optbench.interruption import Interrupted
+
 PROJECT = Path(__file__).parents[2]
 
 
@@ -77,6 +79,13 @@ def sentences() -> Iterator[None]:
     except KeyboardInterrupt:
         print("\nInterrupted.", file=sys.stderr)
         sys.exit(130)
+    except Interrupted as interruption:
+        if (
+            os.environ.get("LOCAL_RANK", "0") != "0"
+        ):  # Lightning kills the first process where another ends with an error
+            sys.exit(0)
+        print(f"\nInterrupted by {interruption}.", file=sys.stderr)
+        sys.exit(interruption.exit_status)
     except SystemExit as end:
         if end.code == 2:  # the argument parser has said what it does not know
             advice = (

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from optbench.checkpoint import resumes
 from optbench.record import write_csv
 
 
@@ -57,6 +58,13 @@ class MetricsCSV(Logger):
         with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.DictWriter(file, self._columns(), lineterminator="\n").writerow(self.rows[-1])
 
+    @rank_zero_only
+    def go_on(self, rows: list[dict[str, float]]) -> None:
+        """After these rows, whatever a run that was killed had written by then."""
+        self.rows = list(rows)
+        if self.path is not None and self.rows:
+            write_csv(self.path, self._columns(), self.rows)
+
     @staticmethod
     def _is_column(key: str) -> bool:
         group = key.split("/")[0]
@@ -92,25 +100,56 @@ def column_order(key: str) -> tuple[int, int, str]:
 
 
 class Stopwatch(pl.Callback):
-    """Logs, beside each epoch's metrics, the seconds of training so far, those of the epoch, and the learning rate."""
+    """Logs, beside each epoch's metrics, the seconds of training so far, those of the epoch, and the learning rate.
 
-    started: float | None = None
+    It takes times and the rows of `history` along in checkpoints: a resumed run goes on counting where the checkpoint
+    was made, and repeats neither a row nor a second.
+    """
+
+    def __init__(self) -> None:
+        self.history = MetricsCSV()
+        self._began = time.perf_counter()
+        self._before = dict.fromkeys(("startup", "training", "epoch"), 0.0)  # until the checkpoint
+        self._lr = 0.0
+        self._started: float | None = None
+
+    def seconds(self) -> dict[str, float]:
+        """`startup` and `training`, once it has begun, and `total` until now, of all parts of the run together."""
+        before, now = self._before, time.perf_counter()
+        seconds = {"total": before["startup"] + before["training"] + now - self._began}
+        if self._started is not None:
+            seconds["startup"] = before["startup"] + self._started - self._began
+            seconds["training"] = before["training"] + self._stopped - self._started
+        return seconds
+
+    def state_dict(self) -> dict[str, Any]:
+        self._stopped = now = time.perf_counter()
+        times = {**self.seconds(), "epoch": now - self._epoch_started}
+        return {"seconds": times, "lr": self._lr, "rows": self.history.rows}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if resumes(trainer):
+            state = checkpoint["callbacks"][self.state_key]
+            self._before, self._lr = state["seconds"], state["lr"]
+            self.history.go_on(state["rows"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.started = self.stopped = time.perf_counter()
+        self._started = self._stopped = time.perf_counter()
+        self._epoch_started = self._started - self._before["epoch"]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._epoch_started = time.perf_counter()
         self._lr = float(trainer.optimizers[0].param_groups[0]["lr"])
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self.started is not None
-        self.stopped = now = time.perf_counter()
-        values = {"seconds": now - self.started, "epoch_seconds": now - self._epoch_started, "lr": self._lr}
+        self._stopped = now = time.perf_counter()
+        values = {"seconds": self.seconds()["training"], "epoch_seconds": now - self._epoch_started, "lr": self._lr}
         pl_module.log_dict({key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()})
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.stopped = time.perf_counter()
+        self._stopped = time.perf_counter()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self.stopped = time.perf_counter()
+        self._stopped = time.perf_counter()

@@ -33,10 +33,14 @@ class Predictions:
         self.logits[self.count : end], self.labels[self.count : end] = logits.detach(), labels
         self.count = end
 
+    def peek(self) -> tuple[Tensor, Tensor]:
+        """All of it, valid until the next `add`."""
+        return self.logits[: self.count], self.labels[: self.count]
+
     def take(self) -> tuple[Tensor, Tensor]:
-        """All of it, valid until the next `add`, which begins anew."""
-        end, self.count = self.count, 0
-        return self.logits[:end], self.labels[:end]
+        """The same; the next `add` begins anew."""
+        whole, self.count = self.peek(), 0
+        return whole
 
 
 def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Tensor]:

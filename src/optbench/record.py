@@ -5,7 +5,8 @@ import io
 import json
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from math import isfinite
 from pathlib import Path
@@ -27,7 +28,9 @@ class RunRecord:
         final, best: the metrics of the last epoch and of the best one by `monitor`; `test`: those of the test set,
             read once with the weights that `tested` names (`checkpoint`, `epoch`).
         epochs, steps: completed.
-        seconds: `startup` (before the first step), `training` (with validation), `testing`, `total`.
+        resumed: when the run was taken up again: `time`, and the `step` it went on from.
+        seconds: `startup` (before the first step), `training` (with validation), `testing`, `total`; of a resumed run
+            summed over all its parts, without work that was lost and repeated.
         targets: for each multiple of 0.05 that val/accuracy reached: the first `epoch`, `step` and `seconds`.
         hashes: SHA-256 of `code`, `data`, `split`, `initial_weights` and `batch_order`: what a fair comparison shares.
         input: `shape` (C, H, W) of an image, and each channel's `scale` and `shift` from pixels to the network's input.
@@ -37,6 +40,7 @@ class RunRecord:
     schema_version: int = SCHEMA_VERSION
     status: str = "running"
     started: str = ""
+    resumed: list[dict[str, Any]] = field(default_factory=list)
     overrides: list[str] = field(default_factory=list)
     choices: dict[str, str] = field(default_factory=dict)
     monitor: str = ""
@@ -105,6 +109,7 @@ class RunRecord:
 
     def take_epochs(self, rows: Sequence[dict[str, float]], lower_is_better: bool) -> None:
         """Fill `final`, `best`, `epochs`, `steps` and `targets` from the rows of metrics.csv."""
+        self.targets = {}
         if not rows:
             return
         self.epochs, self.steps = int(rows[-1]["epoch"]), int(rows[-1]["step"])
@@ -120,6 +125,15 @@ class RunRecord:
                 self.targets[f"{target:.2f}"] = {key: reached[key] for key in ("epoch", "step", "seconds")}
 
 
+def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted keys and values of a resolved configuration; a list is one value."""
+    if isinstance(config, dict) and config:
+        for key, value in config.items():
+            yield from leaves(value, f"{path}.{key}".lstrip("."))
+    else:
+        yield path, json.dumps(config, ensure_ascii=False) if isinstance(config, list | dict) else config
+
+
 def finite(value: Any) -> Any:
     """JSON has no nan and no infinity: they become null."""
     if isinstance(value, dict):
@@ -129,17 +143,29 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not isfinite(value) else value
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never a part."""
+def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+    """A reader sees the old file or the new one, never a part; also after the power failed.
+
+    Raises:
+        OSError: with the file's name, where it can't be written; the old file is still there.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that is gone
+            temporary.unlink(missing_ok=True)
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:

@@ -1,10 +1,12 @@
 """The story of one run: seed, data, net, classifier, callbacks, trainer, fit, test once, record."""
 
 import logging
+import shlex
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,37 +16,76 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from optbench import provenance
 from optbench.callbacks.divergence_guard import Diverged
-from optbench.checkpoint import load_weights, read_checkpoint
-from optbench.checks import check, check_folder, check_metrics, check_optimizer, check_resume, check_trainer
+from optbench.checkpoint import CheckpointFiles, latest, load_weights, read_checkpoint
+from optbench.checks import check, check_ckpt_path, check_metrics, check_optimizer, check_trainer
 from optbench.classifier import Classifier
 from optbench.cli import PROJECT, in_sweep, metric_mode
 from optbench.data.datamodule import ImageDataModule
 from optbench.history import MetricsCSV, Stopwatch, shortened
+from optbench.interruption import Interrupted, signals
 from optbench.metrics import monitorable
-from optbench.record import RunRecord
+from optbench.record import METRICS, RunRecord
+from optbench.resume import ENDED, earlier, exclusive, own_configuration
 
 log = logging.getLogger(__name__)
 
 
 def run(cfg: DictConfig) -> float:
-    """Train, test once, and leave a record, however the run ends.
+    """Train, test once, and leave a record, however the run ends. A run that is there already goes on.
 
     Returns the best value of `monitor`, for sweepers that search; infinitely bad for a run that diverged.
     """
-    began = time.perf_counter()
-    folder = Path(cfg.output_dir)
-    rank_zero_only(check_folder)(folder)
+    stopwatch, folder = Stopwatch(), Path(cfg.output_dir)
     for key in ("data.root", "data.cache_dir", "ckpt_path"):  # the record must hold wherever it is read
         if isinstance(path := OmegaConf.select(cfg, key), str) and path:
             OmegaConf.update(cfg, key, str(Path(path).expanduser().absolute()))
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes of this run
+    with signals.handled(), exclusive(folder) if first else nullcontext():
+        record = earlier(cfg, folder) if first else RunRecord.read(folder)  # which the first has begun
+        resumed = record is not None
+        if record is None:
+            record = begin(cfg)
+        elif record.status in ENDED:
+            log.info("%s has %s before: nothing is left to do.", folder, record.status)
+            return record.objective()
+        elif cfg.resume is not None:
+            cfg = own_configuration(record, folder)
+        record.status, record.error = "running", None
+        write(record, folder)
+        try:
+            train_and_test(cfg, record, folder, stopwatch, resumed)
+            record.status = "completed"
+            (folder / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
+        except Diverged as error:
+            record.status, record.diverged_at_step = "diverged", error.step
+        except (KeyboardInterrupt, SystemExit, Interrupted) as error:
+            record.status = "interrupted"
+            if isinstance(error.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into SystemExit
+                raise KeyboardInterrupt from error
+            raise
+        except BaseException as error:
+            record.fail(error)
+            raise
+        finally:
+            if (wandb := sys.modules.get("wandb")) and wandb.run:  # or the next run of a sweep would join this one
+                wandb.finish()
+            record.seconds |= {part: round(seconds, 3) for part, seconds in stopwatch.seconds().items()}
+            write(record, folder)
+            conclude(record, folder)
+        return record.objective()
+
+
+def begin(cfg: DictConfig) -> RunRecord:
+    """What stands fixed before a run does anything."""
     hydra = HydraConfig.get()
-    record = RunRecord(
+    return RunRecord(
         started=provenance.now(),
         overrides=list(hydra.overrides.task),
         choices={group: str(name) for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")},
@@ -55,28 +96,9 @@ def run(cfg: DictConfig) -> float:
         hashes={"code": provenance.code_sha256(PROJECT / "src")},
         config=OmegaConf.to_container(cfg, resolve=True),
     )
-    write(record, folder)
-    try:
-        train_and_test(cfg, record, folder, began)
-        record.status = "completed"
-    except Diverged as error:
-        record.status, record.diverged_at_step = "diverged", error.step
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning turns Ctrl-C into SystemExit
-        record.status = "interrupted"
-        raise KeyboardInterrupt from error
-    except BaseException as error:
-        record.fail(error)
-        raise
-    finally:
-        if (wandb := sys.modules.get("wandb")) and wandb.run:  # or the next run of a sweep would join this one
-            wandb.finish()
-        record.seconds["total"] = round(time.perf_counter() - began, 3)
-        write(record, folder)
-    conclude(record, folder)
-    return record.objective()
 
 
-def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: float) -> None:
+def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, stopwatch: Stopwatch, resumed: bool) -> None:
     """One run, in the order in which things happen; fills `record` on the way."""
     check(cfg)
     silence_lightning()
@@ -96,7 +118,7 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
     }
     record.images = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
     record.parameters = provenance.count_parameters(net)
-    record.hashes |= {
+    hashes = {
         "data": data.imageset.sha256,
         "split": data.split_sha256,
         "initial_weights": provenance.weights_sha256(net),
@@ -110,36 +132,40 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, began: floa
         scheduler=instantiate(cfg.scheduler, _convert_="all"),
         monitor=cfg.monitor,
         weight_decay_on=cfg.weight_decay_on,
+        seed=cfg.seed,
     )
     optimizer = check_optimizer(classifier)
     if cfg.ckpt_path:
         checkpoint = read_checkpoint(Path(cfg.ckpt_path), "ckpt_path")
         load_weights(classifier, checkpoint, Path(cfg.ckpt_path), "ckpt_path")
-        check_resume(checkpoint, optimizer, cfg)
-        record.hashes["initial_weights"] = provenance.weights_sha256(net)
+        check_ckpt_path(checkpoint, optimizer, cfg)
+        hashes["initial_weights"] = provenance.weights_sha256(net)
+    start, step = cfg.ckpt_path, None
+    if resumed:
+        check_same(record.hashes, hashes)
+        start, step = go_on(record, folder) or (start, 0)
+    record.hashes |= hashes
     if cfg.compile:
         net.compile()
 
-    stopwatch, callbacks = Stopwatch(), build_callbacks(cfg)
-    loggers = [instantiate(logger, _convert_="all") for logger in (cfg.logger or {}).values() if logger]
-    history = next((logger for logger in loggers if isinstance(logger, MetricsCSV)), MetricsCSV())
+    callbacks, loggers = build_callbacks(cfg), build_loggers(cfg, step)
+    history = next((logger for logger in loggers if isinstance(logger, MetricsCSV)), stopwatch.history)
     if history not in loggers:
         loggers.append(history)
+    stopwatch.history = history
     trainer = build_trainer(cfg, callbacks=[stopwatch, *callbacks], logger=loggers, default_root_dir=folder)
     check_trainer(trainer, cfg, net)
     record.device = provenance.describe_device(trainer)
 
     try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
     finally:
         record.take_epochs(history.rows, lower_is_better=metric_mode(cfg.monitor) == "min")
         record.steps = trainer.global_step  # also those of an epoch that broke off
-        record.peak_memory_mb = provenance.peak_memory_mb(trainer.strategy.root_device)
-        if stopwatch.started is not None:
-            record.seconds["startup"] = round(stopwatch.started - began, 3)
-            record.seconds["training"] = round(stopwatch.stopped - stopwatch.started, 3)
+        peak = provenance.peak_memory_mb(trainer.strategy.root_device)
+        record.peak_memory_mb = {key: max(mb, record.peak_memory_mb.get(key, 0.0)) for key, mb in peak.items()}
 
     started = time.perf_counter()
     record.tested = choose_weights(cfg.test_weights, classifier, trainer)
@@ -165,6 +191,16 @@ def build_net(cfg: DictConfig, image_shape: tuple[int, int, int], classes: Seque
     return net
 
 
+def build_loggers(cfg: DictConfig, step: int | None) -> list[Logger]:
+    """A run that goes on from `step` lets TensorBoard forget what an earlier part of it wrote from there on."""
+    built = []
+    for logger in (cfg.logger or {}).values():
+        if logger:
+            forget = step is not None and logger._target_.endswith("TensorBoardLogger")
+            built.append(instantiate(logger, _convert_="all", **({"purge_step": step} if forget else {})))
+    return built
+
+
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     """A callback set's entries in their order; an entry may make several callbacks, and null is none."""
     built = [instantiate(callback, _convert_="all") for callback in (cfg.callbacks or {}).values() if callback]
@@ -173,9 +209,14 @@ def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
 
 def build_trainer(cfg: DictConfig, **parts: Any) -> pl.Trainer:
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in parts["callbacks"])
-    checkpoint = any(isinstance(callback, ModelCheckpoint) for callback in parts["callbacks"])
+    checkpoint = any(isinstance(callback, pl.callbacks.Checkpoint) for callback in parts["callbacks"])
     trainer: pl.Trainer = instantiate(
-        cfg.trainer, enable_progress_bar=bar, enable_checkpointing=checkpoint, _convert_="all", **parts
+        cfg.trainer,
+        enable_progress_bar=bar,
+        enable_checkpointing=checkpoint,
+        plugins=[CheckpointFiles(), LightningEnvironment()],  # also within SLURM: no srun, and no requeueing of its own
+        _convert_="all",
+        **parts,
     )
     return trainer
 
@@ -188,7 +229,7 @@ def choose_weights(test_weights: str, classifier: Classifier, trainer: pl.Traine
     )
     if test_weights == "last" or checkpoint is None:
         if test_weights == "best":
-            log.warning("No checkpoint was kept (callbacks.checkpoint), so the last weights are tested.")
+            log.warning("No checkpoint was kept (callbacks.best_checkpoint), so the last weights are tested.")
         return {"checkpoint": "last", "epoch": trainer.current_epoch}
     path = Path(checkpoint.best_model_path)
     content = read_checkpoint(path, "test_weights")
@@ -220,23 +261,69 @@ def silence_lightning() -> None:
     for message in (
         ".*does not have many workers.*",  # batches are slices of a tensor: no worker is faster
         ".*LeafSpec.*",
+        ".*The `srun` command is available.*",  # every process of a run is started here, not by SLURM
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*The dirpath has changed from.*",  # ckpt_path of another run
+        ".*your dataloader is not resumable.*",  # it is: ImageDataModule skips what the epoch had
         ".*You defined a `validation_step` but have no `val_dataloader`.*",
     ):
         warnings.filterwarnings("ignore", message)
 
 
+def check_same(before: dict[str, str], now: dict[str, str]) -> None:
+    """Raises ValueError where a run that goes on would not be the one that began."""
+    names = {
+        "data": "images",
+        "split": "validation images",
+        "initial_weights": "initial weights",
+        "batch_order": "order",
+    }
+    for key, name in names.items():
+        if before.get(key, now[key]) != now[key]:
+            raise ValueError(
+                f"resume: the {name} are no longer those that this run began with (the hash of {key} in summary.json). "
+                "Bring them back to go on with it, or start a new run."
+            )
+
+
+def go_on(record: RunRecord, folder: Path) -> tuple[str, int] | None:
+    """The checkpoint that a run goes on from and its step; None where it begins anew. The record notes it."""
+    found = latest(folder)
+    code = provenance.code_sha256(PROJECT / "src")
+    if record.hashes.get("code", code) != code:
+        rank_zero_only(log.warning)(
+            "The code has changed since this run began: it is paired with no run of one version alone."
+        )
+        record.hashes["code"] += f"+{code}"
+    step = found[1]["global_step"] if found else 0
+    record.resumed.append({"time": provenance.now(), "step": step})
+    if found is None:
+        rank_zero_only(log.info)("No checkpoint to go on from: the run begins anew.")
+        rank_zero_only((folder / METRICS).unlink)(missing_ok=True)
+        return None
+    rank_zero_only(log.info)("Going on from %s, after step %s.", found[0].name, step)
+    return str(found[0]), step
+
+
 @rank_zero_only
 def write(record: RunRecord, folder: Path) -> None:
-    record.write(folder)
+    """Write the record; where that fails as well, it must not hide why the run failed."""
+    try:
+        record.write(folder)
+    except OSError as error:
+        if record.status in ("running", *ENDED):
+            raise
+        log.error("summary.json could not be written (%s): it still says that the run is running.", error.strerror)
 
 
 @rank_zero_only
 def conclude(record: RunRecord, folder: Path) -> None:
     """The last lines of a run that is not one of a sweep."""
-    if in_sweep():
+    if in_sweep() or record.status == "failed":
+        return
+    if record.status == "interrupted":
+        log.info("Interrupted. python src/train.py resume=%s goes on.", shlex.quote(str(folder)))
         return
     if record.status == "diverged":
         log.info("Diverged: the loss was no longer finite at step %s.", record.diverged_at_step)

@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, flag_override
 
+from optbench.cli import paragraph, sentence
 from optbench.record import SUMMARY
+from optbench.resume import check_sweep
 
 log = logging.getLogger(__name__)
 started: list[tuple[Path, bool]] = []  # this process's sweep, once it has begun: its folder, and whether to compare
@@ -20,8 +25,20 @@ started: list[tuple[Path, bool]] = []  # this process's sweep, once it has begun
 class SweepLines(Callback):
     """Hydra's hooks around a sweep. Hydra skips `on_multirun_end` when a run failed, hence `conclusion`."""
 
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        started.append((Path(config.hydra.sweep.dir), config.compare is not False))
+    def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+
+        def compose(overrides: list[str]) -> Any:
+            loader = GlobalHydra.instance().config_loader()
+            job = loader.load_configuration(config_name, [*overrides, "output_dir=."], run_mode=RunMode.RUN)
+            OmegaConf.update(job, "hydra.job.num", 0)
+            HydraConfig.instance().set_config(job)  # for `in_sweep`
+            with flag_override(job, "struct", False):
+                del job["hydra"]
+            return OmegaConf.to_container(job, resolve=True)
+
+        check_sweep(folder, compose)
+        started.append((folder, config.compare is not False))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if started:
@@ -29,8 +46,6 @@ class SweepLines(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         if started and job_return.status == JobStatus.FAILED:
-            from optbench.cli import sentence
-
             log.error("[%s] failed: %s", config.hydra.job.num, sentence(job_return._return_value))
 
 
@@ -51,8 +66,6 @@ def conclusion(compare: Callable[[Path], object]) -> Iterator[None]:
             try:
                 compare(folder)
             except (Exception, KeyboardInterrupt) as error:
-                from optbench.cli import paragraph, sentence
-
                 why = "it was interrupted." if isinstance(error, KeyboardInterrupt) else sentence(error)
                 advice = f"python src/compare.py runs={folder} tries again"
                 print(

@@ -35,6 +35,11 @@ class DivergenceGuard(pl.Callback):
         if (batch_idx + 1) % every == 0 or trainer.is_last_batch:
             self._look(trainer)
 
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._look(trainer)
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         loss = trainer.callback_metrics.get("val/loss")
         if loss is not None and not torch.isfinite(loss):  # the last update blew the weights up

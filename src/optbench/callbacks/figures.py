@@ -32,7 +32,8 @@ class Figures(pl.Callback):
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
         images, labels = data.train.__getitems__(self._spread(len(data.train)))
         titles = [data.classes[int(label)] for label in labels]
-        self._show(trainer, "images/training", image_grid(images, titles))
+        # the step of the last curves: a run that goes on from here with its test keeps them, and draws the test anew
+        self._show(trainer, "images/training", image_grid(images, titles), trainer.global_step - 1)
         self._add_graph(trainer, pl_module, data.normalize(images[:1]).to(pl_module.device))
 
     def _spread(self, count: int) -> list[int]:
@@ -54,7 +55,7 @@ class Figures(pl.Callback):
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
         logits, labels = pl_module.test_logits, pl_module.test_labels
         matrix = confusion(logits, labels, data.classes)
-        self._show(trainer, "test/confusion_matrix", confusion_figure(matrix, data.classes))
+        self._show(trainer, "test/confusion_matrix", confusion_figure(matrix, data.classes), trainer.global_step)
         wrong = confidently_wrong(logits, labels, self.examples)
         if len(wrong):
             probability, predicted = logits[wrong].softmax(1).max(1)
@@ -62,12 +63,14 @@ class Figures(pl.Callback):
                 f"{data.classes[said]} {share:.0%}\nis {data.classes[true]}"
                 for said, share, true in zip(predicted, probability, labels[wrong], strict=True)
             ]
-            self._show(trainer, "test/most_confidently_wrong", image_grid(data.test.images[wrong], titles))
+            self._show(
+                trainer, "test/most_confidently_wrong", image_grid(data.test.images[wrong], titles), trainer.global_step
+            )
 
     @staticmethod
     def _loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
         return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
-    def _show(self, trainer: pl.Trainer, tag: str, figure: Figure) -> None:
+    def _show(self, trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> None:
         for logger in self._loggers(trainer):
-            logger.experiment.add_figure(tag, figure, global_step=trainer.global_step)
+            logger.experiment.add_figure(tag, figure, global_step=step)

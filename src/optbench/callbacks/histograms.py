@@ -30,12 +30,13 @@ class Histograms(pl.Callback):
         last = trainer.is_last_batch and (trainer.current_epoch + 1) % self.every_n_epochs == 0
         if not last or not trainer.is_global_zero:
             return
+        step = trainer.global_step - 1  # counted from 0, as all of Lightning's curves
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name, parameter in pl_module.get_submodule("net").named_parameters():
-                    self._add(logger.experiment, f"weights/{name}", parameter.detach(), trainer.global_step)
+                    self._add(logger.experiment, f"weights/{name}", parameter.detach(), step)
                     if parameter.grad is not None:
-                        self._add(logger.experiment, f"gradients/{name}", parameter.grad, trainer.global_step)
+                        self._add(logger.experiment, f"gradients/{name}", parameter.grad, step)
 
     @staticmethod
     def _add(writer: SummaryWriter, tag: str, values: Tensor, step: int, bins: int = 64) -> None:

@@ -13,9 +13,9 @@ from optbench.comparison import display, fairness, statistics
 from optbench.comparison.answer import answer
 from optbench.comparison.display import plural
 from optbench.comparison.fairness import Claim
-from optbench.comparison.runs import CURVES, STATUSES, Runs, better, counterpart, determined, leaves, read_runs
+from optbench.comparison.runs import CURVES, STATUSES, Runs, better, counterpart, determined, read_runs
 from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, is_number, sensitivity
-from optbench.record import RunRecord
+from optbench.record import RunRecord, leaves
 
 
 @dataclass(frozen=True)

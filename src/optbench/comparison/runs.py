@@ -1,7 +1,6 @@
 """Runs, found and read: a row a run, a row an epoch, and what varies between them."""
 
 import csv
-import json
 import math
 import os
 import re
@@ -16,14 +15,14 @@ import pandas as pd
 
 from optbench.cli import metric_mode, near
 from optbench.comparison.display import plural
-from optbench.record import METRICS, SUMMARY, RunRecord
+from optbench.record import METRICS, SUMMARY, RunRecord, leaves
 
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
 CURVES = ("val/accuracy", "val/loss", "train/loss", "lr")
 # What can differ without a bearing on the result: places (the data have a hash), what is shown, what is logged.
 NEUTRAL = re.compile(
-    r"(output_dir|task|compare|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
-    r"default_root_dir|profiler)|callbacks\.(histograms|figures|progress|summary|learning_rate|last_checkpoint))(\.|$)"
+    r"(output_dir|task|compare|resume|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
+    r"default_root_dir|profiler)|callbacks\.(histograms|figures|progress|summary|learning_rate|checkpoint))(\.|$)"
 )
 
 
@@ -321,12 +320,3 @@ def determined(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
 def setting(value: Hashable) -> Hashable:
     """0 and 0.0 are one setting, 1 and true are two."""
     return isinstance(value, bool), value
-
-
-def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys and values of a resolved configuration; a list is one value."""
-    if isinstance(config, dict) and config:
-        for key, value in config.items():
-            yield from leaves(value, f"{path}.{key}".lstrip("."))
-    else:
-        yield path, json.dumps(config, ensure_ascii=False) if isinstance(config, list | dict) else config

@@ -2,7 +2,8 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from optbench.data.imageset import ImageSet
+from optbench.randomness import batch_seed
 
 Batch = tuple[Tensor, Tensor]
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -43,6 +45,23 @@ def as_fetched(batch: Any) -> Any:
 def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """uint8 `(B, 3, H, W)` to float32 by each channel's scale and shift, `(3, 1, 1)`, on the images' own device."""
     return torch.addcmul(shift.to(images.device), images.float(), scale.to(images.device))
+
+
+class TrainOrder(DistributedSampler):
+    """Shuffled indices: a function of the seed and the epoch, whatever happened before.
+
+    Also with one process: Lightning tells this sampler the epoch.
+
+    Args:
+        done: asked as an epoch begins how many of its indices this process has had, because a run goes on within it.
+    """
+
+    def __init__(self, dataset: Dataset, replicas: int, rank: int, seed: int, done: Callable[[], int]) -> None:
+        super().__init__(dataset, replicas, rank, shuffle=True, seed=seed)
+        self.done = done
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(super().__iter__(), self.done(), None)
 
 
 class ImageDataModule(pl.LightningDataModule):
@@ -144,24 +163,13 @@ class ImageDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         images = self.normalize(images)
         if self.augmentation is not None and self.trainer.training:
-            images = self.augmentation(images, self._augmentation_generator())
+            generator = torch.Generator().manual_seed(batch_seed(self.order_seed, self.trainer))
+            images = self.augmentation(images, generator)
         return images, labels
 
-    def _augmentation_generator(self) -> torch.Generator:
-        """Seeded by the step, so that a resumed run draws what an uninterrupted one would have drawn."""
-        assert self.trainer is not None
-        step = self.trainer.fit_loop.epoch_loop.total_batch_idx
-        return torch.Generator().manual_seed(
-            hash((self.order_seed, self.trainer.global_rank, step)) & 0x7FFFFFFFFFFFFFFF
-        )
-
-    def train_order(self, replicas: int = 1, rank: int = 0) -> DistributedSampler:
-        """The order of the training images: a function of `order_seed` and the epoch, whatever happened before.
-
-        Also with one process: Lightning tells this sampler the epoch, and a resumed run goes on where it stopped.
-        """
+    def train_order(self, replicas: int = 1, rank: int = 0, done: Callable[[], int] = int) -> TrainOrder:
         seed = self.order_seed * 1_000_003  # DistributedSampler adds the epoch: keep the seeds apart
-        return DistributedSampler(self.train, replicas, rank, shuffle=True, seed=seed)
+        return TrainOrder(self.train, replicas, rank, seed, done)
 
     def order_sha256(self) -> str:
         """A hash of the first epoch's order and the batch size: with `order_seed` it fixes every later one
@@ -182,9 +190,13 @@ class ImageDataModule(pl.LightningDataModule):
             )
         local = self.batch_size // replicas
         lonely = -(-len(self.train) // replicas) % local == 1
-        return DataLoader(
-            self.train, local, sampler=self.train_order(replicas, rank), collate_fn=as_fetched, drop_last=lonely
-        )
+        order = self.train_order(replicas, rank, lambda: self._batches_done() * local)
+        return DataLoader(self.train, local, sampler=order, collate_fn=as_fetched, drop_last=lonely)
+
+    def _batches_done(self) -> int:
+        """Of the epoch within which a run goes on from a checkpoint; 0 as any other epoch begins."""
+        loop = self.trainer.fit_loop if self.trainer else None
+        return loop.epoch_loop.batch_progress.current.completed if loop and loop.restarting else 0
 
     def _eval_dataloader(self, images: Images) -> DataLoader:
         replicas, rank = self._processes()

@@ -1,0 +1,110 @@
+"""last.ckpt: everything that a run needs to go on, bit for bit as if it had never stopped."""
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from optbench.checkpoint import keep_previous, relocate, resumes
+from optbench.interruption import signals
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves between epochs, between two steps where asked, and when training ends.
+
+    Lightning's own saves at an epoch's end, before the plateau scheduler has stepped and the epoch is logged; what it
+    then restores is another run. Here a checkpoint is taken when an epoch, or a step, is over in every respect: as
+    the next one begins. A signal that asks the run to stop waits for that moment.
+
+    Args:
+        dirpath: the folder of last.ckpt and, until the run completes, of previous.ckpt, the one before.
+        every_n_steps: also within an epoch; a killed run repeats at most so many steps. None: only between epochs.
+    """
+
+    def __init__(self, dirpath: str, every_n_steps: int | None = None) -> None:
+        if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
+            raise ValueError(
+                f"callbacks.checkpoint.every_n_steps={every_n_steps} must be a whole number of at least 1, or null to "
+                "save between epochs only."
+            )
+        self.path, self.every_n_steps = Path(dirpath) / "last.ckpt", every_n_steps
+        self._over = ""  # the progress that is complete while it is being saved
+        self._trained = False
+        self._saved_step = 0  # nothing is lost where no step was made
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"trained": self._trained}
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if resumes(trainer):
+            relocate(checkpoint, self.path.parent)
+            trainer.should_stop = checkpoint["callbacks"][self.state_key]["trained"]  # early stopping may have ended it
+            self._saved_step = checkpoint["global_step"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signals.wait(True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._save(trainer, "epoch_progress")
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx % trainer.accumulate_grad_batches:  # gradients that are half added up are in no checkpoint
+            return
+        asked = self._asked(trainer, batch_idx)
+        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        # overfit_batches has an order of its own, which can't begin within an epoch
+        if (due or asked) and not trainer.overfit_batches:  # type: ignore[attr-defined]
+            self._save(trainer, "epoch_loop.batch_progress")
+        if asked:
+            signals.received = signals.received or asked
+            signals.stop()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # at the end of an epoch within which it restarted, Lightning would leave the plateau scheduler out
+        trainer.fit_loop.restarting = False
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._trained, self._saved_step = True, -1  # once more, even where the last step was saved
+        self._save(trainer, "")
+        signals.wait(False)
+        signals.stop()
+
+    def _asked(self, trainer: pl.Trainer, batch_idx: int) -> int:
+        """The signal that one of the processes received, 0 if none: all must leave at the same step."""
+        own = signals.received or 0
+        every = 1 if trainer.strategy.root_device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.world_size == 1 or (batch_idx + 1) % every:  # a GPU would have to wait for the host at each step
+            return own if trainer.world_size == 1 else 0
+        return int(trainer.strategy.reduce(torch.tensor(own), reduce_op="max"))
+
+    def _save(self, trainer: pl.Trainer, over: str) -> None:
+        if trainer.global_step == self._saved_step:
+            return
+        for logger in trainer.loggers:  # what is not on the disk now would be missing in the curves of a resumed run
+            logger.save()
+        if trainer.is_global_zero:
+            keep_previous(self.path)
+        self._over = over
+        trainer.save_checkpoint(self.path)
+        self._over, self._saved_step = "", trainer.global_step
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """The next epoch or step has only been counted: it is not what the checkpoint holds."""
+        loops = checkpoint["loops"]["fit_loop"]
+        if self._over != "epoch_loop.batch_progress":
+            checkpoint["epoch"] = loops["epoch_progress"]["total"]["completed"] - 1  # the one that ended, from 0
+        if self._over:
+            for counts in (loops[self._over]["total"], loops[self._over]["current"]):
+                counts["ready"] = counts["completed"]
+        if self._over == "epoch_loop.batch_progress":
+            loops[self._over]["is_last_batch"] = False
