@@ -1,6 +1,7 @@
 """What the commands share: the resolvers that the configs use, and errors as sentences instead of tracebacks."""
 
 import difflib
+import errno
 import logging
 import os
 import re
@@ -123,6 +124,8 @@ def sentence(error: BaseException) -> str:
     group = re.match(r"\w*", key or text)[0]  # type: ignore[index]
     if key and f"{group}." not in text:  # a library's, which does not know our keys
         return f"{key}: {text.rstrip('.')}.{typed(key, group)}"
+    if isinstance(error, OSError) and error.errno in STORAGE:
+        return storage_sentence(error)
     if isinstance(error, OSError) and error.filename:
         return (
             f"{error.filename} cannot be used: {error.strerror}. If it is the folder of a run, hydra.run.dir=<folder> "
@@ -138,6 +141,17 @@ def sentence(error: BaseException) -> str:
         f"Unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text} "
         "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
     )
+
+
+STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EFBIG)
+
+
+def storage_sentence(error: OSError) -> str:
+    """A disk that is full or gone, of which the files are not to blame."""
+    where = f"{error.filename} cannot be written: " if error.filename else ""
+    run = next((folder for folder in Path(error.filename or "").parents if (folder / ".hydra").is_dir()), None)
+    advice = f" Then python src/train.py resume={run} goes on from the last good checkpoint." if run else ""
+    return f"{where}{error.strerror}. Make room, or bring the disk back.{advice}"
 
 
 YAML_WORDS = {"=None": "=null", "=True": "=true", "=False": "=false"}

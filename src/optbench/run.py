@@ -273,17 +273,11 @@ def silence_lightning() -> None:
 
 def check_same(before: dict[str, str], now: dict[str, str]) -> None:
     """Raises ValueError where a run that goes on would not be the one that began."""
-    names = {
-        "data": "images",
-        "split": "validation images",
-        "initial_weights": "initial weights",
-        "batch_order": "order",
-    }
-    for key, name in names.items():
+    for key in now:
         if before.get(key, now[key]) != now[key]:
             raise ValueError(
-                f"resume: the {name} are no longer those that this run began with (the hash of {key} in summary.json). "
-                "Bring them back to go on with it, or start a new run."
+                f"This is no longer the run that began here: the hash of {key} in summary.json is another. Bring back "
+                "images and code as they were to go on with it, or start a new run."
             )
 
 
@@ -293,7 +287,7 @@ def go_on(record: RunRecord, folder: Path) -> tuple[str, int] | None:
     code = provenance.code_sha256(PROJECT / "src")
     if record.hashes.get("code", code) != code:
         rank_zero_only(log.warning)(
-            "The code has changed since this run began: it is paired with no run of one version alone."
+            "The code has changed since this run began: no run of one version will be paired with it."
         )
         record.hashes["code"] += f"+{code}"
     step = found[1]["global_step"] if found else 0
