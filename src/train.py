@@ -16,6 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from optbench import cli, resume, sweep
+from optbench.pool import tether
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="train")
@@ -32,6 +33,7 @@ def compare(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    tether.tie()
     with sweep.conclusion(compare), cli.sentences():
         sys.argv[1:] = resume.command(sys.argv[1:])
         main()

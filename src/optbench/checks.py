@@ -5,12 +5,14 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
 
 from optbench.classifier import Classifier
-from optbench.cli import in_sweep, near
+from optbench.cli import near
 from optbench.optimizers import build_optimizer, is_number
 from optbench.schedulers import build_scheduler
 
@@ -73,10 +75,10 @@ def check(cfg: DictConfig) -> None:
 
 def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
     """Refuse what depends on how many devices there are."""
-    if in_sweep() and trainer.world_size > 1:
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN and trainer.world_size > 1:
         raise ValueError(
-            f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Use "
-            "one device a run in a sweep, or start the runs one by one without -m."
+            f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Add "
+            "hydra/launcher=pool, which starts every run by itself, or use one device a run."
         )
     batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
     if batchnorm and cfg.data.batch_size < 2 * trainer.world_size:

@@ -1,0 +1,34 @@
+"""`hydra/launcher=pool`. Hydra imports this file whenever it starts: everything else loads when runs are launched."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+
+class PoolLauncher(Launcher):
+    """Runs in processes of their own, as many at a time as there are devices; see configs/hydra/launcher/pool.yaml."""
+
+    def __init__(
+        self, workers: int | None, jobs_per_device: int, timeout: float | None, grace: float, fail_fast: bool
+    ) -> None:
+        self.workers = workers
+        self.jobs_per_device = jobs_per_device
+        self.timeout = timeout
+        self.grace = grace
+        self.fail_fast = fail_fast
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context = hydra_context
+        self.task_function = task_function
+        self.config = config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence["JobReturn"]:
+        from optbench.pool.sweep import launch
+
+        return launch(self, job_overrides, initial_job_idx)

@@ -1,0 +1,185 @@
+"""A pool's processes: started as devices become free, watched, stopped, never left behind."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from optbench.pool.devices import GPU, Job, Queue, label
+from optbench.pool.tether import PARENT
+
+LOG = "output.log"  # of each run, in its folder: all that it prints
+TICK = 0.05  # seconds between two looks at the processes
+
+
+@dataclass
+class Run:
+    """A job that has started."""
+
+    job: Job
+    devices: list[str]
+    process: subprocess.Popen
+    began: float
+    seconds: float | None = None  # how long it took, once it has ended
+    kill_at: float | None = None  # when a run that was asked to stop is killed
+    stopped: str = ""  # how it was asked to: `stopped because run 3 failed`, `timed out after 60 s`
+    timed_out: bool = False
+
+    @property
+    def elapsed(self) -> float:
+        return time.monotonic() - self.began if self.seconds is None else self.seconds
+
+    @property
+    def status(self) -> int | None:
+        """The exit status; minus the signal that ended it; None while it runs."""
+        return self.process.returncode
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is to blame: one that was stopped because of another, or by a person, is not."""
+        return self.timed_out or (bool(self.status) and not self.stopped)
+
+    @property
+    def place(self) -> str:
+        return label(self.job.kind, self.devices)
+
+    def ask_to_stop(self, why: str, grace: float) -> None:
+        """SIGTERM, to the first process alone: Lightning passes it on, and ranks that get it twice wait for ever."""
+        if self.kill_at is None:
+            self.stopped, self.kill_at = why, time.monotonic() + grace
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """The whole group: the process, the ranks of DDP and whatever else it has started."""
+        with suppress(ProcessLookupError, PermissionError):  # all are gone; macOS says the second of zombies
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+class Observer(Protocol):
+    """Who is told what happens."""
+
+    def started(self, run: Run) -> None: ...
+
+    def ended(self, run: Run) -> None: ...
+
+    def look(self, running: list[Run], waiting: int) -> None:
+        """Called at every tick."""
+
+    def say(self, text: str) -> None: ...
+
+
+class Pool:
+    """Works off a queue in one thread, the main one, because children die with the thread that started them."""
+
+    def __init__(
+        self,
+        queue: Queue,
+        observer: Observer,
+        *,
+        timeout: float | None = None,
+        grace: float = 30,
+        fail_fast: bool = False,
+    ) -> None:
+        self.queue = queue
+        self.observer = observer
+        self.timeout = timeout
+        self.grace = grace
+        self.fail_fast = fail_fast
+        self.running: list[Run] = []
+        self.ended: list[Run] = []
+
+    def work(self) -> list[Run]:
+        """Every run that started, in the order in which they ended.
+
+        Raises:
+            KeyboardInterrupt: after Ctrl-C, once all runs have stopped; SystemExit(143) after SIGTERM. A second signal
+                kills the runs at once.
+        """
+        with noted(signal.SIGINT, signal.SIGTERM) as received:
+            heard = 0
+            try:
+                while True:
+                    if len(received) > heard:
+                        heard = len(received)
+                        self.interrupt(again=heard > 1)
+                    while not received and (taken := self.queue.take()):
+                        self.start(*taken)
+                    if not self.running:
+                        break
+                    self.observer.look(self.running, len(self.queue))
+                    time.sleep(TICK)
+                    for run in list(self.running):
+                        self.check(run)
+            finally:
+                for run in self.running:  # none, unless something went wrong here
+                    run.kill()
+        if received:
+            raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
+        return self.ended
+
+    def start(self, job: Job, devices: list[str]) -> None:
+        visible = ",".join(devices) if job.kind == GPU else ""
+        environment = {"CUDA_VISIBLE_DEVICES": visible, PARENT: str(os.getpid())}
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with (job.folder / LOG).open("ab") as log:
+            process = subprocess.Popen(
+                job.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **job.environment, **environment},
+                start_new_session=True,  # or the terminal's Ctrl-C would reach it too
+            )
+        run = Run(job, devices, process, time.monotonic())
+        self.running.append(run)
+        self.observer.started(run)
+
+    def check(self, run: Run) -> None:
+        """Take note of a run's end; enforce its time."""
+        now = time.monotonic()
+        if run.process.poll() is not None:
+            run.seconds = now - run.began
+            run.kill()  # what is left of its group
+            self.running.remove(run)
+            self.ended.append(run)
+            self.queue.give_back(run.job.kind, run.devices)
+            self.observer.ended(run)
+            if run.failed and self.fail_fast:
+                self.stop(f"stopped because run {run.job.number} failed")
+        elif run.kill_at is not None:
+            if now > run.kill_at:
+                run.kill()
+        elif self.timeout is not None and now > run.began + self.timeout:
+            run.timed_out = True
+            run.ask_to_stop(f"timed out after {self.timeout:g} s", self.grace)
+
+    def interrupt(self, again: bool) -> None:
+        if again:
+            for run in self.running:
+                run.kill()
+        else:
+            self.stop("stopped")
+            if self.running:
+                self.observer.say("Stopping: running jobs save a checkpoint and stop; Ctrl-C again stops them now.")
+
+    def stop(self, why: str) -> None:
+        """Start nothing more, and ask what runs to stop."""
+        self.queue.clear()
+        for run in self.running:
+            run.ask_to_stop(why, self.grace)
+
+
+@contextmanager
+def noted(*signals: signal.Signals) -> Iterator[list[int]]:
+    """These signals end up in a list and interrupt nothing."""
+    received: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in signals}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

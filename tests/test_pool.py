@@ -1,0 +1,420 @@
+"""Devices, the order of jobs, processes that end, fail, hang and are stopped, and a sweep as a user types it."""
+
+import heapq
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from conftest import PROJECT, Result
+from optbench.pool.devices import CPU, GPU, Job, Queue, gpus, parse_gpus, threads
+from optbench.pool.display import last_row, outcome, why_failed
+from optbench.pool.processes import Pool, Run
+from optbench.pool.sweep import devices_wanted
+
+# Devices
+
+
+@pytest.mark.parametrize(
+    ("visible", "found"),
+    [
+        ("0,1,2", ["0", "1", "2"]),
+        (" 3 , 1", ["3", "1"]),
+        ("GPU-8f3a-1,GPU-9b", ["GPU-8f3a-1", "GPU-9b"]),
+        ("MIG-a1,MIG-b2", ["MIG-a1", "MIG-b2"]),
+        ("", []),
+        ("-1", []),
+        ("0,-1,1", ["0"]),
+        ("2,2,3", ["2", "3"]),
+        ("none", []),
+    ],
+)
+def test_visible_devices(monkeypatch: pytest.MonkeyPatch, visible: str, found: list[str]) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus() == found
+
+
+def test_the_drivers_list() -> None:
+    listed = (
+        "GPU 0: NVIDIA A100-SXM4-40GB (UUID: GPU-5c89852c)\n"
+        "  MIG 3g.20gb     Device  0: (UUID: MIG-c6d4f1ef)\n"
+        "  MIG 3g.20gb     Device  1: (UUID: MIG-cba663e8)\n"
+        "GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-e9ab1c93)\n"
+    )
+    assert parse_gpus(listed) == ["MIG-c6d4f1ef", "MIG-cba663e8", "1"]
+    assert parse_gpus("No devices were found\n") == []
+
+
+def asked(text: str) -> DictConfig:
+    trainer = OmegaConf.create(f"{{{text}}}")
+    assert isinstance(trainer, DictConfig)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("trainer", "there", "wanted"),
+    [
+        ("accelerator: auto, devices: 1", 2, (GPU, 1)),
+        ("accelerator: auto, devices: 1", 0, (CPU, 1)),
+        ("accelerator: cpu, devices: 2", 2, (CPU, 2)),
+        ("accelerator: gpu, devices: 2", 2, (GPU, 2)),
+        ("accelerator: gpu, devices: -1", 3, (GPU, 3)),
+        ("accelerator: cuda, devices: auto", 3, (GPU, 3)),
+        ("accelerator: auto, devices: auto", 0, (CPU, 1)),
+        ("accelerator: gpu, devices: '2'", 2, (GPU, 2)),
+        ("accelerator: gpu, devices: [0, 1]", 2, (GPU, 2)),
+        ("accelerator: gpu, devices: 0", 2, (GPU, 1)),  # the Trainer refuses it, with its own words
+    ],
+)
+def test_how_many_devices_a_run_wants(trainer: str, there: int, wanted: tuple[str, int]) -> None:
+    free = {GPU: dict.fromkeys(map(str, range(there)), 1), CPU: {"0": 1, "1": 1}}
+    assert devices_wanted(asked(trainer), free) == wanted
+
+
+@pytest.mark.parametrize(
+    ("trainer", "sentence"),
+    [
+        ("accelerator: gpu, devices: 3", "trainer.devices=3 wants more GPUs at once than there are. Use at most"),
+        ("accelerator: cpu, devices: 2", "trainer.devices=2 on the CPU takes .* or hydra.launcher.workers=2."),
+        ("accelerator: gpu, devices: [1]", r"trainer.devices=\[1\] names devices, .* trainer.devices=1."),
+        ("accelerator: gpu, devices: '0,2'", "trainer.devices=0,2 names devices, .* trainer.devices=2."),
+    ],
+)
+def test_devices_that_no_run_can_get(trainer: str, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        devices_wanted(asked(trainer), {GPU: {"0": 1, "1": 1}, CPU: {"0": 1}})
+
+
+def test_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optbench.pool.devices.cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")
+    share = threads(3)
+    assert (share["OMP_NUM_THREADS"], share["MKL_NUM_THREADS"]) == ("5", "2")
+    assert threads(99)["OMP_NUM_THREADS"] == "1"
+
+
+# The order of jobs, by a simulated clock
+
+
+def job(number: int = 0, code: str = "", folder: Path = Path(), **wants) -> Job:
+    return Job(number, [sys.executable, "-c", code], folder, title=f"job {number}", **wants)
+
+
+def simulate(jobs: list[Job], free: dict[str, dict[str, int]], lengths: list[float]) -> dict[int, tuple]:
+    """For each job: start, end, devices. Fails if devices are idle while the first job that waits would fit."""
+    queue, now = Queue(jobs, free), 0.0
+    running: list[tuple] = []
+    events: dict[int, tuple] = {}
+    while True:
+        while taken := queue.take():
+            started, devices = taken
+            end = now + lengths[started.number]
+            events[started.number] = (now, end, devices)
+            heapq.heappush(running, (end, started.number, started.kind, devices))
+        for kind, waiting in queue.waiting.items():
+            assert not waiting or sum(map(bool, queue.free[kind].values())) < waiting[0].wanted
+        if not running:
+            return events
+        now, _, kind, devices = heapq.heappop(running)
+        queue.give_back(kind, devices)
+
+
+def busiest(events: dict[int, tuple]) -> Counter:
+    """For each device the most jobs that it had at a time."""
+    most: Counter = Counter()
+    for start, _, devices in events.values():
+        for device in devices:
+            at_once = sum(begin <= start < end for begin, end, theirs in events.values() if device in theirs)
+            most[device] = max(most[device], at_once)
+    return most
+
+
+@pytest.mark.parametrize("per_device", [1, 3])
+@pytest.mark.parametrize("seed", range(5))
+def test_devices_are_busy_and_never_shared_beyond_measure(per_device: int, seed: int) -> None:
+    chance = random.Random(seed)
+    lengths = [chance.expovariate(1) for _ in range(60)]
+    events = simulate([job(i, kind=GPU) for i in range(60)], {GPU: dict.fromkeys("0123", per_device)}, lengths)
+    assert busiest(events) == dict.fromkeys("0123", per_device)
+    loads = [0.0] * 4 * per_device  # greedy list scheduling: each job to whoever is free first
+    for length in lengths:
+        heapq.heapreplace(loads, loads[0] + length)
+    assert max(end for _, end, _ in events.values()) <= max(loads) / 0.95
+
+
+def test_a_job_on_two_devices_has_two_and_is_not_overtaken() -> None:
+    wanted = [1, 2, 1, 1, 2, 1]
+    jobs = [job(i, kind=GPU, wanted=count) for i, count in enumerate(wanted)]
+    events = simulate(jobs, {GPU: {"0": 1, "1": 1}}, [1.0] * 6)
+    assert [events[i][0] for i in range(6)] == [0, 1, 2, 2, 3, 4]
+    assert all(len(set(events[i][2])) == count for i, count in enumerate(wanted))
+    assert max(busiest(events).values()) == 1
+
+
+def test_a_job_on_all_gpus_keeps_none_from_the_cpu() -> None:
+    jobs = [job(0, kind=GPU), job(1, kind=GPU, wanted=2), job(2, kind=CPU)]
+    events = simulate(jobs, {GPU: {"0": 1, "1": 1}, CPU: {"0": 1}}, [2.0, 1.0, 1.0])
+    assert [events[i][0] for i in range(3)] == [0, 2, 0]
+
+
+# Processes
+
+
+class Witness:
+    """Notes what happens; in the real pool, the display."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, int]] = []
+        self.said: list[str] = []
+        self.looks: Callable[[list[Run]], None] = lambda running: None
+
+    def started(self, run: Run) -> None:
+        self.events.append(("start", run.job.number))
+
+    def ended(self, run: Run) -> None:
+        self.events.append(("end", run.job.number))
+
+    def look(self, running: list[Run], waiting: int) -> None:
+        self.looks(running)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Callable[..., dict[int, Run]]:
+    """Runs Python code on pretended GPUs: `work("print(1)", "1/0")`; the runs by their numbers."""
+
+    def call(*codes: str, devices: int = 2, wanted: int = 1, witness: Witness | None = None, **limits) -> dict:
+        jobs = [job(i, code, tmp_path / str(i), kind=GPU, wanted=wanted) for i, code in enumerate(codes)]
+        free = {GPU: dict.fromkeys(map(str, range(devices)), 1)}
+        call.witness = witness or Witness()  # type: ignore[attr-defined]
+        return {run.job.number: run for run in Pool(Queue(jobs, free), call.witness, **limits).work()}  # type: ignore[attr-defined]
+
+    return call
+
+
+def printed(run: Run) -> str:
+    return (run.job.folder / "output.log").read_text()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+SHOW = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)"
+ON_TERM = "import signal, time; signal.signal(signal.SIGTERM, {}); print('ready', flush=True); time.sleep(60)"
+STUBBORN = ON_TERM.format("signal.SIG_IGN")
+# a process in the group that outlives the first one, as a rank of DDP would
+RANK = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']).pid)"
+
+
+def test_every_process_sees_its_devices_alone(work) -> None:
+    runs = work(*[SHOW] * 4)
+    assert all(printed(run).strip() == run.devices[0] for run in runs.values())
+    assert {run.devices[0] for run in runs.values()} == {"0", "1"}
+    assert printed(work(SHOW, wanted=2)[0]).endswith("0,1\n")
+
+
+def test_failures_are_told_and_stop_nobody(work) -> None:
+    runs = work(
+        "print('x')",
+        "import sys; print('\\nmonitor=x is not\\nmeasured.', file=sys.stderr); sys.exit(1)",
+        "import os; os.kill(os.getpid(), 9)",
+        "raise SystemExit(3)",
+    )
+    assert [runs[i].failed for i in range(4)] == [False, True, True, True]
+    assert outcome(runs[0]).startswith("ended in ")
+    assert outcome(runs[1]) == "failed: monitor=x is not measured."
+    assert why_failed(runs[2]) == "killed by SIGKILL, perhaps for want of memory."
+    assert why_failed(runs[3]) == "exit status 3, and nothing printed."
+
+
+def test_fail_fast_stops_the_others(work) -> None:
+    runs = work("import time; time.sleep(60)", "raise SystemExit(1)", SHOW, fail_fast=True)
+    assert sorted(runs) == [0, 1]  # the third never started
+    assert runs[0].status == -signal.SIGTERM and outcome(runs[0]) == "stopped because run 1 failed."
+    assert [runs[i].failed for i in range(2)] == [False, True]
+
+
+def test_a_run_that_takes_too_long(work) -> None:
+    politely = ON_TERM.format("lambda *_: exit(0)")
+    runs = work(politely, STUBBORN, SHOW, timeout=1, grace=0.5)
+    assert runs[0].status == 0 and runs[0].failed and outcome(runs[0]) == "failed: timed out after 1 s."
+    assert runs[1].status == -signal.SIGKILL and outcome(runs[1]) == "failed: timed out after 1 s."
+    assert not runs[2].failed
+
+
+def test_what_a_run_leaves_behind_dies_with_it(work) -> None:
+    rank = int(printed(work(RANK)[0]))
+    wait_for(lambda: not alive(rank))
+
+
+@pytest.mark.parametrize(
+    ("signals", "ends_as", "status"),
+    [
+        ([signal.SIGINT], KeyboardInterrupt, 7),
+        ([signal.SIGTERM], SystemExit, 7),
+        ([signal.SIGINT, signal.SIGINT], KeyboardInterrupt, -signal.SIGKILL),
+    ],
+)
+def test_interrupting(work, signals: list[int], ends_as: type[BaseException], status: int) -> None:
+    once = len(signals) == 1
+    witness, left = Witness(), list(signals)
+    seen: list[Run] = []
+
+    def interrupt(running: list[Run]) -> None:
+        seen[:] = running
+        if left and all("ready" in printed(run) for run in running):
+            os.kill(os.getpid(), left.pop(0))
+
+    witness.looks = interrupt
+    code = ON_TERM.format("lambda *_: exit(7)") if once else STUBBORN
+    with pytest.raises(ends_as) as error:
+        work(code, code, SHOW, witness=witness)
+    assert [run.status for run in seen] == [status] * 2
+    assert witness.said == ["Stopping: running jobs save a checkpoint and stop; Ctrl-C again stops them now."]
+    assert ("start", 2) not in witness.events
+    if ends_as is SystemExit:
+        assert error.value.args == (143,)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nothing_survives_a_pool_that_is_killed(tmp_path: Path) -> None:
+    """The pool, a run that it starts, and a rank that the run starts, tied as src/train.py ties them."""
+    rank = "import os, time; from optbench.pool.tether import tie; tie(); print('rank', os.getpid(), flush=True); "
+    rank += "time.sleep(60)"
+    run = (
+        "import os, subprocess, sys, time; from optbench.pool.tether import tie; tie(); "
+        f"print('run', os.getpid(), flush=True); subprocess.Popen([sys.executable, '-c', {rank!r}]); time.sleep(60)"
+    )
+    pool = (
+        "from pathlib import Path; from optbench.pool.devices import *; from optbench.pool.processes import Pool\n"
+        "class Nobody: started = ended = look = say = lambda *_: None\n"
+        f"jobs = [Job(i, [{sys.executable!r}, '-c', {run!r}], Path({str(tmp_path)!r}) / str(i)) for i in range(2)]\n"
+        "Pool(Queue(jobs, {CPU: {'0': 1, '1': 1}}), Nobody()).work()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src")}
+    parent = subprocess.Popen([sys.executable, "-c", pool], env=environment)
+    logs = [tmp_path / str(i) / "output.log" for i in range(2)]
+    wait_for(lambda: all(log.exists() and "rank" in log.read_text() for log in logs))
+    pids = [int(word) for log in logs for word in log.read_text().split() if word.isdecimal()]
+    assert len(pids) == 4 and all(map(alive, pids))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(map(alive, pids)))
+
+
+def test_nobody_ties_itself_to_a_parent_that_has_gone(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "OPTBENCH_PARENT": "999999999"}
+    code = "from optbench.pool.tether import tie; tie(); print('here')"
+    late = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert (late.returncode, late.stdout) == (-signal.SIGKILL, "")
+    del environment["OPTBENCH_PARENT"]
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+# What a person sees
+
+
+def test_progress_comes_from_the_last_whole_row(tmp_path: Path) -> None:
+    assert last_row(tmp_path) == {}
+    path = tmp_path / "metrics.csv"
+    path.write_text("epoch,step,val/loss\n")
+    assert last_row(tmp_path) == {}
+    path.write_text("epoch,step,val/loss\n" + "1,6,2.5\n" * 5000 + "2,12,1.5\n3,18,1.")
+    assert last_row(tmp_path) == {"epoch": "2", "step": "12", "val/loss": "1.5"}
+
+
+# As a user types it
+
+
+@pytest.fixture
+def pooled(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
+    def call(*arguments: str, name: str = "pool") -> Result:
+        return train("-m", "hydra/launcher=pool", *arguments, name=name)
+
+    return call
+
+
+def story(folder: Path) -> dict:
+    """A run's record without what two runs of the same configuration do not share: folder, times, memory."""
+    record = json.loads((folder / "summary.json").read_text().replace(str(folder.parent), ""))
+    for key in ("started", "seconds", "targets", "error", "peak_memory_mb"):
+        del record[key]
+    for row in (record["final"], record["best"]):
+        row.pop("seconds", None), row.pop("epoch_seconds", None)
+    return record
+
+
+def test_a_sweep_leaves_the_records_of_the_serial_launcher(train, pooled) -> None:
+    sweep = ["optimizer=adam", "optimizer.lr=0.01,0", r"hydra.sweep.subdir='${hydra.job.num} it\'s, a=b'"]
+    result, serial = pooled("hydra.launcher.workers=2", *sweep), train("-m", *sweep, name="serial")
+    assert (result.status, serial.status) == (1, 1)
+    assert result.sentence == "1 of 2 runs failed (1); output.log in their folders tells more."
+    for name in ("0 it's, a=b", "1 it's, a=b"):
+        assert story(result.folder / name) == story(serial.folder / name)
+    assert "[0] optimizer.lr=0.01 on cpu\n" in result.out and "[0] completed in " in result.out
+    assert "[1] failed: optimizer.lr=0 is no learning rate" in result.out
+    log = result.folder / "1 it's, a=b" / "output.log"
+    assert f"[1] optimizer.lr=0 failed: {' '.join(log.read_text().split())} See {log}" in result.out
+
+    there = str(result.folder / "0 it's, a=b").replace("'", r"\'")
+    again = pooled("optimizer.lr=0.01", f"hydra.sweep.subdir='{there}'", name="again")
+    assert again.status == 0 and again.out == "1 of 1 runs have their results already.\n"
+
+
+def test_a_run_on_two_devices(pooled) -> None:
+    result = pooled("hydra.launcher.workers=2", "trainer=ddp", "trainer.accelerator=cpu", "seed=3")
+    assert result.status == 0, result.err
+    assert "[0] " in result.out and " on 2 x cpu\n" in result.out
+    (folder,) = (path for path in result.folder.iterdir() if path.is_dir())
+    record = json.loads((folder / "summary.json").read_text())
+    assert (record["status"], record["device"]["devices"], record["seed"]) == ("completed", 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ("hydra.launcher.workers=0", "hydra.launcher.workers=0 must be a whole number of at least 1."),
+        ("hydra.launcher.workers=two", "hydra.launcher.workers=two must be a whole number of at least 1."),
+        ("hydra.launcher.jobs_per_device=0", "hydra.launcher.jobs_per_device=0 must be a whole number of at least 1."),
+        ("hydra.launcher.jobs_per_device=null", "hydra.launcher.jobs_per_device=null must be a whole number"),
+        ("hydra.launcher.timeout=-1", "hydra.launcher.timeout=-1 must be a number of seconds above 0, or null."),
+        ("hydra.launcher.grace=soon", "hydra.launcher.grace=soon must be a number of seconds of at least 0."),
+        ("hydra.launcher.fail_fast=maybe", "hydra.launcher.fail_fast=maybe must be true or false."),
+        ("hydra.launcher.worker=2", "hydra.launcher.worker is not a key of the configuration; did you mean"),
+        ("hydra/launcher=pol", "hydra/launcher=pol is not known; did you mean pool?"),
+        ("hydra.launcher.workers=1 trainer.devices=2", "trainer.devices=2 on the CPU takes as many of the runs that"),
+        ("trainer.accelerator=gpu", "trainer.accelerator=gpu: there is no GPU to be seen. Use trainer=cpu."),
+        ("hydra.sweep.subdir=here", "hydra.sweep.subdir gives several runs the same folder,"),
+        ("optimizer=adam,nadam", "optimizer=nadam is not known; did you mean adam?"),
+        ("optimizer.lr=0.1,0.2 optimizer.foo=1", "optimizer.foo is not a key of the configuration."),
+    ],
+)
+def test_mistakes_are_found_before_a_run_starts(pooled, arguments: str, sentence: str) -> None:
+    result = pooled("seed=0,1", *arguments.split())
+    assert result.status == 1 and result.sentence.startswith(sentence)
+    assert {path.name for path in result.folder.rglob("*")} <= {"multirun.yaml"}
