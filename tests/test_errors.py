@@ -189,6 +189,12 @@ def test_a_sweep_over_several_devices(train: Command, monkeypatch: pytest.Monkey
     refused(train("-m", "optimizer=adam,nadam"), "optimizer=nadam is not known; did you mean adam?")
 
 
+def test_a_batch_that_cannot_be_shared_out(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    sentence = "data.batch_size=49 cannot be shared out evenly among 2 devices: use a multiple of 2."
+    refused(train("trainer=ddp", "data.batch_size=49"), sentence)
+
+
 # Folders
 
 

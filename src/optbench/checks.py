@@ -80,11 +80,16 @@ def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
             f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Add "
             "hydra/launcher=pool, which starts every run by itself, or use one device a run."
         )
-    batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
-    if batchnorm and cfg.data.batch_size < 2 * trainer.world_size:
+    if cfg.data.batch_size % trainer.world_size:
         raise ValueError(
-            f"data.batch_size={cfg.data.batch_size} is too small: BatchNorm needs two images a step on each device. "
-            f"Use at least data.batch_size={2 * trainer.world_size}, or a network without batchnorm."
+            f"data.batch_size={cfg.data.batch_size} cannot be shared out evenly among {trainer.world_size} devices: "
+            f"use a multiple of {trainer.world_size}."
+        )
+    batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+    if batchnorm and cfg.data.batch_size < 2:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size} is too small: BatchNorm needs two images a step. Use at least "
+            "data.batch_size=2, or a network without batchnorm."
         )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from optbench.distributed import batch_mean
 from optbench.metrics import Predictions, evaluate, gather
 from optbench.optimizers import build_optimizer
 from optbench.randomness import batch_seed, reseed
@@ -56,10 +57,11 @@ class Classifier(pl.LightningModule):
         return self.net(images)
 
     def _step(self, batch: Batch, stage: str) -> Tensor:
+        """The loss, summed over this process's images."""
         images, labels = batch
         logits = self.net(images)
         self._seen[stage].add(logits, labels)
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, reduction="sum")
 
     def _end_epoch(self, stage: str) -> None:
         logits, labels = (gather(part).cpu() for part in self._seen[stage].take())
@@ -77,8 +79,8 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         reseed(batch_seed(self.seed, self.trainer))
-        loss = self._step(batch, "train")
-        self.log("train/loss_step", loss.detach(), on_step=True, on_epoch=False)
+        loss, mean = batch_mean(self._step(batch, "train"), len(batch[1]))
+        self.log("train/loss_step", mean, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

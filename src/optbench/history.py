@@ -146,7 +146,8 @@ class Stopwatch(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stopped = now = time.perf_counter()
         values = {"seconds": self.seconds()["training"], "epoch_seconds": now - self._epoch_started, "lr": self._lr}
-        pl_module.log_dict({key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()})
+        precise = {key: torch.tensor(value, dtype=torch.float64) for key, value in values.items()}
+        pl_module.log_dict(precise, sync_dist=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._stopped = time.perf_counter()

@@ -69,9 +69,13 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[s
     return {"loss": F.cross_entropy(logits, labels), **values}
 
 
+def is_distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
 def gather(part: Tensor) -> Tensor:
     """The rows of every process in their original order, where process r of R has rows r, r + R, r + 2R, ..."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not is_distributed():
         return part
     parts = gather_all_tensors(part)
     whole = part.new_empty((sum(len(p) for p in parts), *part.shape[1:]))

@@ -28,6 +28,7 @@ from optbench.checks import check, check_ckpt_path, check_metrics, check_optimiz
 from optbench.classifier import Classifier
 from optbench.cli import PROJECT, in_sweep, metric_mode
 from optbench.data.datamodule import ImageDataModule
+from optbench.distributed import WholeBatchNorm
 from optbench.history import MetricsCSV, Stopwatch, shortened
 from optbench.interruption import Interrupted, signals
 from optbench.metrics import monitorable
@@ -214,7 +215,9 @@ def build_trainer(cfg: DictConfig, **parts: Any) -> pl.Trainer:
         cfg.trainer,
         enable_progress_bar=bar,
         enable_checkpointing=checkpoint,
-        plugins=[CheckpointFiles(), LightningEnvironment()],  # also within SLURM: no srun, and no requeueing of its own
+        use_distributed_sampler=False,  # the datamodule shares out the images
+        # within SLURM, too, the processes of a run are started here, and nobody else puts it back in line
+        plugins=[CheckpointFiles(), WholeBatchNorm(), LightningEnvironment()],
         _convert_="all",
         **parts,
     )

@@ -6,6 +6,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from optbench.metrics import gather
+
 
 class Diverged(Exception):
     """The loss was not finite at this step (counted from 1)."""
@@ -33,7 +35,7 @@ class DivergenceGuard(pl.Callback):
         self._first = torch.where(bad, max(1, trainer.global_step), self._first)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (batch_idx + 1) % every == 0 or trainer.is_last_batch:
-            self._look(trainer)
+            self._look()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -45,10 +47,7 @@ class DivergenceGuard(pl.Callback):
         if loss is not None and not torch.isfinite(loss):  # the last update blew the weights up
             raise Diverged(trainer.global_step)
 
-    def _look(self, trainer: pl.Trainer) -> None:
-        first = int(self._first)
-        if trainer.world_size > 1:  # every process must leave together
-            steps = trainer.strategy.all_gather(self._first)
-            first = int(steps[steps > 0].min()) if (steps > 0).any() else 0
-        if first:
-            raise Diverged(first)
+    def _look(self) -> None:
+        steps = gather(self._first.view(1))  # every process must leave together
+        if steps.any():
+            raise Diverged(int(steps[steps > 0].min()))

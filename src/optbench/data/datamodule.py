@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.overrides.distributed import UnrepeatedDistributedSampler
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -20,10 +19,14 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Images(Dataset):
-    """Part of an ImageSet. A batch is one indexing of a tensor, not a list of images to stack."""
+    """Part of an ImageSet. A batch is one indexing of a tensor, not a list of images to stack.
 
-    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor) -> None:
-        self.images, self.labels, self.indices = images, labels, indices
+    Args:
+        share: which of a batch's images are fetched; the others are another process's.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor, share: slice = slice(None)) -> None:
+        self.images, self.labels, self.indices, self.share = images, labels, indices, share
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -33,7 +36,7 @@ class Images(Dataset):
         return self.images[where], self.labels[where]
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        where = self.indices[indices]
+        where = self.indices[indices[self.share]]
         return self.images[where], self.labels[where]
 
 
@@ -48,16 +51,15 @@ def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class TrainOrder(DistributedSampler):
-    """Shuffled indices: a function of the seed and the epoch, whatever happened before.
-
-    Also with one process: Lightning tells this sampler the epoch.
+    """Shuffled indices: a function of the seed and the epoch, which Lightning tells it, whatever happened before.
 
     Args:
-        done: asked as an epoch begins how many of its indices this process has had, because a run goes on within it.
+        done: asked as an epoch begins how many of its indices were trained on, because a run goes on within it.
     """
 
-    def __init__(self, dataset: Dataset, replicas: int, rank: int, seed: int, done: Callable[[], int]) -> None:
-        super().__init__(dataset, replicas, rank, shuffle=True, seed=seed)
+    def __init__(self, dataset: Dataset, order_seed: int, done: Callable[[], int]) -> None:
+        seed = order_seed * 1_000_003  # DistributedSampler adds the epoch: keep the seeds apart
+        super().__init__(dataset, num_replicas=1, rank=0, shuffle=True, seed=seed)
         self.done = done
 
     def __iter__(self) -> Iterator[int]:
@@ -167,9 +169,13 @@ class ImageDataModule(pl.LightningDataModule):
             images = self.augmentation(images, generator)
         return images, labels
 
-    def train_order(self, replicas: int = 1, rank: int = 0, done: Callable[[], int] = int) -> TrainOrder:
-        seed = self.order_seed * 1_000_003  # DistributedSampler adds the epoch: keep the seeds apart
-        return TrainOrder(self.train, replicas, rank, seed, done)
+    def train_order(self) -> TrainOrder:
+        return TrainOrder(self.train, self.order_seed, lambda: self._batches_done() * self.batch_size)
+
+    def _batches_done(self) -> int:
+        """Of the epoch within which a run goes on from a checkpoint; 0 as any other epoch begins."""
+        loop = self.trainer.fit_loop if self.trainer else None
+        return loop.epoch_loop.batch_progress.current.completed if loop and loop.restarting else 0
 
     def order_sha256(self) -> str:
         """A hash of the first epoch's order and the batch size: with `order_seed` it fixes every later one
@@ -177,31 +183,22 @@ class ImageDataModule(pl.LightningDataModule):
         order = torch.tensor(list(self.train_order()))
         return hashlib.sha256(f"{self.batch_size}\n".encode() + order.numpy().tobytes()).hexdigest()
 
-    def _processes(self) -> tuple[int, int]:
+    def _loader(self, images: Images, batch_size: int, **options: Any) -> DataLoader:
+        """Every process goes through the same batches and fetches its share: process r of R has the images r, r + R, …
+
+        So the batches together are those of one process, and no image comes twice.
+        """
         trainer = self.trainer
-        return (trainer.world_size, trainer.global_rank) if trainer else (1, 0)
+        share = slice(trainer.global_rank, None, trainer.world_size) if trainer else slice(None)
+        images = Images(images.images, images.labels, images.indices, share)
+        return DataLoader(images, batch_size, collate_fn=as_fetched, **options)
 
     def train_dataloader(self) -> DataLoader:
-        replicas, rank = self._processes()
-        if self.batch_size % replicas:
-            raise ValueError(
-                f"data.batch_size={self.batch_size} cannot be shared out evenly among {replicas} devices: use a "
-                f"multiple of {replicas}."
-            )
-        local = self.batch_size // replicas
-        lonely = -(-len(self.train) // replicas) % local == 1
-        order = self.train_order(replicas, rank, lambda: self._batches_done() * local)
-        return DataLoader(self.train, local, sampler=order, collate_fn=as_fetched, drop_last=lonely)
-
-    def _batches_done(self) -> int:
-        """Of the epoch within which a run goes on from a checkpoint; 0 as any other epoch begins."""
-        loop = self.trainer.fit_loop if self.trainer else None
-        return loop.epoch_loop.batch_progress.current.completed if loop and loop.restarting else 0
+        lonely = len(self.train) % self.batch_size == 1
+        return self._loader(self.train, self.batch_size, sampler=self.train_order(), drop_last=lonely)
 
     def _eval_dataloader(self, images: Images) -> DataLoader:
-        replicas, rank = self._processes()
-        sampler = UnrepeatedDistributedSampler(images, replicas, rank, shuffle=False) if replicas > 1 else None
-        return DataLoader(images, 1000, sampler=sampler, collate_fn=as_fetched)
+        return self._loader(images, 1000 * (self.trainer.world_size if self.trainer else 1))
 
     def val_dataloader(self) -> DataLoader:
         return self._eval_dataloader(self.val)

@@ -1,0 +1,79 @@
+"""What makes several devices, a process each, compute what one process computes on the whole batch."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.plugins.layer_sync import TorchSyncBatchNorm
+from torch import Tensor, nn
+from torch.distributed import all_reduce, get_rank, get_world_size
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
+
+from optbench.metrics import gather, is_distributed
+
+
+def batch_mean(total: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The loss to differentiate, and the mean loss of the whole batch, from the sum over this process's `count` images.
+
+    DDP averages the processes' gradients as if each had as many images; in the last batch of an epoch some may have one
+    less, or none.
+    """
+    if not is_distributed():
+        mean = total / count
+        return mean, mean.detach()
+    whole = torch.stack([total.detach(), torch.full_like(total, count)])
+    all_reduce(whole)
+    return total * (get_world_size() / whole[1]), whole[0] / whole[1]
+
+
+class WholeBatchNorm(TorchSyncBatchNorm):
+    """BatchNorm over the whole batch, not over each process's part of it.
+
+    On GPUs it is torch's SyncBatchNorm, which knows no other device. On CPUs every BatchNorm is given the rows of all
+    processes and keeps of what it returns those of its own: the same module under the same name sees what it would see
+    in one process, and all processes repeat its little work.
+    """
+
+    def __init__(self) -> None:
+        self.hooks: list[RemovableHandle] = []
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        assert isinstance(model, pl.LightningModule)
+        if model.trainer.strategy.root_device.type != "cpu":
+            return super().apply(model)
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                self.hooks += [module.register_forward_pre_hook(gather_rows), module.register_forward_hook(keep_own)]
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        while self.hooks:
+            self.hooks.pop().remove()
+        return super().revert(model)
+
+
+class Gather(torch.autograd.Function):
+    """The rows of all processes, as the whole batch has them; a row's gradient comes from all processes."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return gather(rows)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        all_reduce(gradient)
+        return own(gradient)
+
+
+def own(rows: Tensor) -> Tensor:
+    return rows[get_rank() :: get_world_size()]
+
+
+def gather_rows(module: nn.Module, inputs: tuple[Tensor]) -> Tensor | None:
+    return Gather.apply(*inputs) if module.training else None
+
+
+def keep_own(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+    return own(output) if module.training else None
