@@ -1,6 +1,4 @@
 import itertools
-import json
-import os
 import re
 import shlex
 import subprocess
@@ -10,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conftest import PROJECT, SMALL, shell
+from conftest import PROJECT, shell
 
 TRAIN = str(PROJECT / "src" / "train.py")
 
@@ -34,21 +32,6 @@ def test_help_and_configuration_load_neither_torch_nor_lightning():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT / "src")
     assert result.returncode == 0, result.stderr
     assert "weight_decay_on: all" in result.stdout
-
-
-def test_from_any_working_directory_and_relative_to_it(tmp_path):
-    """A run in a process of its own, on two devices, from elsewhere; a relative output folder is the user's."""
-    arguments = [*SMALL, "trainer=ddp", "trainer.accelerator=cpu", "hydra.run.dir=here"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, TRAIN, *arguments]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=300)
-    assert result.returncode == 0, result.stderr
-    summary = json.loads((tmp_path / "here" / "summary.json").read_text())
-    assert summary["status"] == "completed"
-    assert summary["device"]["devices"] == 2
-    assert summary["steps"] == 6  # the global batch is data.batch_size
-    assert len((tmp_path / "here" / "metrics.csv").read_text().splitlines()) == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]
 
 
 README = (PROJECT / "README.md").read_text()

@@ -9,7 +9,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / 
 ELSEWHERE = {
     ("logger", "wandb"): "needs an account and a package that is no dependency",
     ("trainer", "gpu"): "needs a GPU",
-    ("trainer", "ddp"): "starts processes; test_cli.py does it",
+    ("trainer", "ddp"): "starts processes; test_ddp.py does it",
 }
 
 

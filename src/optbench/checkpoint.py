@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
-from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 from optbench.record import write_atomically
@@ -63,7 +62,7 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             for best in best_models(content):
                 read_checkpoint(best, "resume")
         except ValueError as error:
-            rank_zero_only(log.warning)("%s It is passed over.", error)
+            log.warning("%s It is passed over.", error)
         else:
             return path, content
     return None

@@ -32,6 +32,7 @@ from optbench.distributed import WholeBatchNorm
 from optbench.history import MetricsCSV, Stopwatch, shortened
 from optbench.interruption import Interrupted, signals
 from optbench.metrics import monitorable
+from optbench.processes import mute_others, rank, together, write
 from optbench.record import METRICS, RunRecord
 from optbench.resume import ENDED, earlier, exclusive, own_configuration
 
@@ -44,10 +45,11 @@ def run(cfg: DictConfig) -> float:
     Returns the best value of `monitor`, for sweepers that search; infinitely bad for a run that diverged.
     """
     stopwatch, folder = Stopwatch(), Path(cfg.output_dir)
+    mute_others()
     for key in ("data.root", "data.cache_dir", "ckpt_path"):  # the record must hold wherever it is read
         if isinstance(path := OmegaConf.select(cfg, key), str) and path:
             OmegaConf.update(cfg, key, str(Path(path).expanduser().absolute()))
-    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # of the processes of this run
+    first = not rank()  # of the processes of this run
     with signals.handled(), exclusive(folder) if first else nullcontext():
         record = earlier(cfg, folder) if first else RunRecord.read(folder)  # which the first has begun
         resumed = record is not None
@@ -158,25 +160,26 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, stopwatch: 
     check_trainer(trainer, cfg, net)
     record.device = provenance.describe_device(trainer)
 
-    try:
-        trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-    finally:
-        record.take_epochs(history.rows, lower_is_better=metric_mode(cfg.monitor) == "min")
-        record.steps = trainer.global_step  # also those of an epoch that broke off
-        peak = provenance.peak_memory_mb(trainer.strategy.root_device)
-        record.peak_memory_mb = {key: max(mb, record.peak_memory_mb.get(key, 0.0)) for key, mb in peak.items()}
+    with together(trainer, folder):
+        try:
+            trainer.fit(classifier, datamodule=data, ckpt_path=start, weights_only=True)
+            if trainer.interrupted:
+                raise KeyboardInterrupt
+        finally:
+            record.take_epochs(history.rows, lower_is_better=metric_mode(cfg.monitor) == "min")
+            record.steps = trainer.global_step  # also those of an epoch that broke off
+            peak = provenance.peak_memory_mb(trainer.strategy.root_device)
+            record.peak_memory_mb = {key: max(mb, record.peak_memory_mb.get(key, 0.0)) for key, mb in peak.items()}
 
-    started = time.perf_counter()
-    record.tested = choose_weights(cfg.test_weights, classifier, trainer)
-    trainer.test(classifier, datamodule=data, verbose=False)
-    record.test = {
-        key: shortened(float(value)) for key, value in trainer.callback_metrics.items() if key.startswith("test/")
-    }
-    record.seconds["testing"] = round(time.perf_counter() - started, 3)
-    history.add_test(record.tested["epoch"], record.test)
-    log_hyperparameters(cfg, record, loggers)
+        started = time.perf_counter()
+        record.tested = choose_weights(cfg.test_weights, classifier, trainer)
+        trainer.test(classifier, datamodule=data, verbose=False)
+        record.test = {
+            key: shortened(float(value)) for key, value in trainer.callback_metrics.items() if key.startswith("test/")
+        }
+        record.seconds["testing"] = round(time.perf_counter() - started, 3)
+        history.add_test(record.tested["epoch"], record.test)
+        log_hyperparameters(cfg, record, loggers)
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
@@ -259,12 +262,13 @@ def log_hyperparameters(cfg: DictConfig, record: RunRecord, loggers: list) -> No
 
 def silence_lightning() -> None:
     """What Lightning tells that the record states, and warns of that this project has decided."""
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.INFO)
     for message in (
         ".*does not have many workers.*",  # batches are slices of a tensor: no worker is faster
         ".*LeafSpec.*",
-        ".*The `srun` command is available.*",  # every process of a run is started here, not by SLURM
+        ".*The `srun` command is available on your system.*",
         ".*The number of training batches.*is smaller than the logging interval.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*The dirpath has changed from.*",  # ckpt_path of another run
@@ -289,29 +293,16 @@ def go_on(record: RunRecord, folder: Path) -> tuple[str, int] | None:
     found = latest(folder)
     code = provenance.code_sha256(PROJECT / "src")
     if record.hashes.get("code", code) != code:
-        rank_zero_only(log.warning)(
-            "The code has changed since this run began: no run of one version will be paired with it."
-        )
+        log.warning("The code has changed since this run began: no run of one version will be paired with it.")
         record.hashes["code"] += f"+{code}"
     step = found[1]["global_step"] if found else 0
     record.resumed.append({"time": provenance.now(), "step": step})
     if found is None:
-        rank_zero_only(log.info)("No checkpoint to go on from: the run begins anew.")
+        log.info("No checkpoint to go on from: the run begins anew.")
         rank_zero_only((folder / METRICS).unlink)(missing_ok=True)
         return None
-    rank_zero_only(log.info)("Going on from %s, after step %s.", found[0].name, step)
+    log.info("Going on from %s, after step %s.", found[0].name, step)
     return str(found[0]), step
-
-
-@rank_zero_only
-def write(record: RunRecord, folder: Path) -> None:
-    """Write the record; where that fails as well, it must not hide why the run failed."""
-    try:
-        record.write(folder)
-    except OSError as error:
-        if record.status in ("running", *ENDED):
-            raise
-        log.error("summary.json could not be written (%s): it still says that the run is running.", error.strerror)
 
 
 @rank_zero_only
