@@ -7,8 +7,8 @@ BIN := .venv/bin
 quickstart: setup  ## four optimizers on embedded images, three seeds each, and the report
 	$(BIN)/python src/train.py -m experiment=quickstart optimizer=adam,sgd,rmsprop,adamw seed=0,1,2
 
-test: setup
-	$(BIN)/python -m pytest
+test: setup  ## on all cores; `python -m pytest` runs one test after the other
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal
 
 check: format lint types test  ## the whole gate: what CI runs
 

@@ -27,6 +27,7 @@ from optbench.run import silence_lightning
 PROJECT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)  # the networks here are too small to share out
+os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 
 SMALL = (
     "data=shapes data.train_size=300 data.test_size=60 data.batch_size=50 trainer=cpu trainer.max_epochs=1 "

@@ -78,7 +78,7 @@ def process(rank: int, world: int, meeting: str) -> None:
 def test_three_processes_compute_what_one_does(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PROJECT / "src", PROJECT / "tests")))}
     command = [sys.executable, __file__, str(tmp_path / "meeting")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
