@@ -72,8 +72,10 @@ def curves(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0}).Reload()
     tags = events.Tags()
     found: dict[str, Any] = {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in tags["scalars"] if tag not in TIMES
+        tag: sorted((event.step, event.value) for event in events.Scalars(tag))  # files of one second lie in any order
+        for tag in tags["scalars"]
+        if tag not in TIMES
     }
     for tag in tags["histograms"]:
-        found[tag] = [(e.step, tuple(e.histogram_value.bucket)) for e in events.Histograms(tag)]
-    return found | {tag: [event.step for event in events.Images(tag)] for tag in tags["images"]}
+        found[tag] = sorted((e.step, tuple(e.histogram_value.bucket)) for e in events.Histograms(tag))
+    return found | {tag: sorted(event.step for event in events.Images(tag)) for tag in tags["images"]}

@@ -120,7 +120,8 @@ def sentence(error: BaseException) -> str:
         return override_sentence(error)
     if isinstance(error, OmegaConfBaseException):
         return config_sentence(error)
-    text = re.sub(r"=(None|True|False)\b", lambda value: YAML_WORDS[value[0]], str(error)).strip()
+    # as a person types it; not in the name of a folder
+    text = re.sub(r"(?<!\S)([\w.]+)=(None|True|False)\b", lambda v: f"{v[1]}={YAML_WORDS[v[2]]}", str(error)).strip()
     group = re.match(r"\w*", key or text)[0]  # type: ignore[index]
     if key and f"{group}." not in text:  # a library's, which does not know our keys
         return f"{key}: {text.rstrip('.')}.{typed(key, group)}"
@@ -154,7 +155,7 @@ def storage_sentence(error: OSError) -> str:
     return f"{where}{error.strerror}. Make room, or bring the disk back.{advice}"
 
 
-YAML_WORDS = {"=None": "=null", "=True": "=true", "=False": "=false"}
+YAML_WORDS = {"None": "null", "True": "true", "False": "false"}
 
 
 def typed(*keys: str) -> str:

@@ -3,6 +3,7 @@
 Nothing here needs torch: a mistake is told at once.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -156,7 +157,8 @@ def refuse_other(record: RunRecord, config: Any, folder: Path) -> None:
     before, now = (dict(leaves(rebased(finite(c), c["output_dir"], ""))) for c in (record.config, config))
     differing = [key for key in {**before, **now} if key not in FREE and before.get(key) != now.get(key)]
     if differing:
-        shown = "; ".join(f"{key} was {before.get(key)}, now it is {now.get(key)}" for key in sorted(differing)[:5])
+        values = {key: [json.dumps(config.get(key)) for config in (before, now)] for key in sorted(differing)[:5]}
+        shown = "; ".join(f"{key} was {old}, now it is {new}" for key, (old, new) in values.items())
         more = f"; and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ValueError(
             f"{folder} holds a run with another configuration: {shown}{more}. Take the change back to go on with it, "

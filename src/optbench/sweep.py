@@ -1,6 +1,7 @@
 """What a sweep tells: a line as each run ends, and at the end the comparison, whatever became of its runs."""
 
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -37,7 +38,11 @@ class SweepLines(Callback):
                 del job["hydra"]
             return OmegaConf.to_container(job, resolve=True)
 
-        check_sweep(folder, compose)
+        try:
+            check_sweep(folder, compose)
+        except ValueError as error:  # of which Hydra would make a warning
+            print("\n" + paragraph(sentence(error)), file=sys.stderr)
+            sys.exit(1)
         started.append((folder, config.compare is not False))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -55,8 +60,10 @@ def conclusion(compare: Callable[[Path], object]) -> Iterator[None]:
 
     Whatever goes wrong there is told and changes nothing of how the sweep ended.
     """
+    complete = False
     try:
         yield
+        complete = True
     finally:
         folder, wanted = started[0] if started else (Path(), False)
         runs_there = started and any(folder.glob(f"*/{SUMMARY}"))
@@ -71,3 +78,5 @@ def conclusion(compare: Callable[[Path], object]) -> Iterator[None]:
                 print(
                     "\n" + paragraph(f"The runs are there, but not their comparison: {why} {advice}."), file=sys.stderr
                 )
+        if runs_there and not complete:
+            print(f"python src/train.py -m resume={shlex.quote(str(folder))} goes on.")
