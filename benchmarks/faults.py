@@ -67,7 +67,7 @@ class Campaign:
     def finding(self, what: str, detail: object) -> None:
         self.count[what] += 1
         self.notes.append(f"{what}: {detail}")
-        print(f"  ! {what}: {str(detail)[:300]}", flush=True)
+        print(f"  ! {what}: {detail}", flush=True)
 
     def compare(self, reference: Path, folder: Path) -> None:
         self.count["results compared"] += 1
@@ -354,8 +354,8 @@ def disk(it: Campaign, args: argparse.Namespace) -> None:
 
 
 def oom(it: Campaign, args: argparse.Namespace) -> None:
-    """Runs of a pool in a memory cgroup, where one grows until the kernel kills it."""
-    group = cgroup()
+    """A run of a pool that is moved into a memory cgroup, where its next pages are too many: the kernel kills it."""
+    group, limit, events = cgroup()
     folder = it.root / "oom"
     launcher = ["hydra/launcher=pool", "hydra.launcher.workers=2", "compare=false"]
     process = it.start("-m", *launcher, *RUN, *SWEEP, f"hydra.sweep.dir={folder}")
@@ -363,31 +363,30 @@ def oom(it: Campaign, args: argparse.Namespace) -> None:
         time.sleep(0.1)
     victim = it.random.choice(victims)
     time.sleep(8)
-    resident = int((victim / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     (group / "cgroup.procs").write_text(victim.name)
-    (group / "memory.max").write_text(str(max(4096, resident // 50)))  # its next pages are too many
+    limit.write_text(str(2**20))
     process.wait(300)
-    killed = dict(line.split() for line in (group / "memory.events").read_text().splitlines())["oom_kill"]
+    killed = dict(line.split() for line in events.read_text().splitlines())["oom_kill"]
     it.count["workers killed by the OOM killer"] += int(killed)
     done = [path for path in folder.glob("*/summary.json") if status(path.parent) == "completed"]
     if process.returncode != 1 or len(done) != 3:
         it.finding("exit statuses that say nothing", f"OOM: {process.returncode}, {len(done)} of 4 completed")
-    (group / "memory.max").write_text("max")
     if code := it.start("-m", f"resume={folder}").wait(300):
         it.finding("sweeps that could not be resumed", code)
     for path in sorted((it.root / "whole-sweep").glob("*/summary.json")):
         it.compare(path.parent, folder / path.parent.name)
 
 
-def cgroup() -> Path:
-    """A new memory cgroup (version 2)."""
+def cgroup() -> tuple[Path, Path, Path]:
+    """A new memory cgroup, of version 1 or 2: its folder, where its limit stands, and where the kernel counts kills."""
     root = Path("/sys/fs/cgroup")
-    if not (root / "cgroup.controllers").exists():
-        subprocess.run(["mount", "-t", "cgroup2", "none", str(root)], check=True)
-    (root / "cgroup.subtree_control").write_text("+memory")
-    group = root / f"optbench-{os.getpid()}"
+    version1 = (root / "memory").is_dir()
+    if not version1:
+        (root / "cgroup.subtree_control").write_text("+memory")
+    group = (root / "memory" if version1 else root) / f"optbench-{os.getpid()}"
     group.mkdir()
-    return group
+    limit, events = ("memory.limit_in_bytes", "memory.oom_control") if version1 else ("memory.max", "memory.events")
+    return group, group / limit, group / events
 
 
 PARTS: dict[str, Callable[[Campaign, argparse.Namespace], None]] = {

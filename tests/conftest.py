@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
 from optbench import cli, resume, sweep
@@ -28,6 +29,8 @@ PROJECT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)  # the networks here are too small to share out
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
+# TensorBoard reads the files of a folder by name, which ends with second, process and number: keep 9 before 10
+event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 
 SMALL = (
     "data=shapes data.train_size=300 data.test_size=60 data.batch_size=50 trainer=cpu trainer.max_epochs=1 "

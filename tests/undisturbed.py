@@ -19,7 +19,7 @@ def differences(whole: Path, resumed: Path) -> list[str]:
         ours, theirs = (globals()[name](folder) for folder in (whole, resumed))
         for key in {**ours, **theirs}:
             if not same(ours.get(key), theirs.get(key)):
-                found.append(f"{name} {key}: {str(ours.get(key))[:200]} != {str(theirs.get(key))[:200]}")
+                found.append(f"{name} {key}: {str(ours.get(key))[:400]} != {str(theirs.get(key))[:400]}")
     return found
 
 

@@ -157,13 +157,18 @@ def refuse_other(record: RunRecord, config: Any, folder: Path) -> None:
     before, now = (dict(leaves(rebased(finite(c), c["output_dir"], ""))) for c in (record.config, config))
     differing = [key for key in {**before, **now} if key not in FREE and before.get(key) != now.get(key)]
     if differing:
-        values = {key: [json.dumps(config.get(key)) for config in (before, now)] for key in sorted(differing)[:5]}
-        shown = "; ".join(f"{key} was {old}, now it is {new}" for key, (old, new) in values.items())
+        keys = sorted(differing)[:5]
+        shown = "; ".join(f"{key} was {typed(before.get(key))}, now it is {typed(now.get(key))}" for key in keys)
         more = f"; and {len(differing) - 5} more" if len(differing) > 5 else ""
         raise ValueError(
             f"{folder} holds a run with another configuration: {shown}{more}. Take the change back to go on with it, "
             "or start anew in another folder (with -m, hydra.sweep.dir; else hydra.run.dir)."
         )
+
+
+def typed(value: Any) -> str:
+    """As in YAML: null, true, 0.1."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def own_configuration(record: RunRecord, folder: Path) -> DictConfig:
