@@ -273,6 +273,14 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(train, go_on, monkeypatch, 
     assert differences(whole.folder, resumed.folder) == []
 
 
+def test_what_a_killed_process_was_writing_is_swept_up(train, go_on, monkeypatch, whole):
+    kill(train, monkeypatch)
+    for name in (".summary.json.77", "checkpoints/.last.ckpt.77", "checkpoints/.previous.77"):
+        (whole.folder.parent / "run" / name).write_text("half")
+    left = [path.name for path in go_on().folder.rglob(".*") if path.is_file()]
+    assert left == [".lock"]
+
+
 def test_what_is_done_is_done(go_on, whole):
     again = go_on(name="whole")
     assert again.status == 0 and "has completed before: nothing is left to do." in again.out

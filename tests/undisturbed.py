@@ -2,12 +2,15 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+# places and times, and what Lightning neither restores nor reads: the score of the last save
+NEUTRAL = r"path|dir|best_k|seconds|rows|current_score"
 TIMES = ("seconds", "epoch_seconds")
 DIFFER = ("started", "resumed", "seconds", "peak_memory_mb", "device", "overrides", "config", "git", "versions")
 
@@ -58,10 +61,7 @@ def checkpoints(folder: Path) -> dict[str, Any]:
     for path in sorted(folder.glob("checkpoints/*.ckpt")):
         content = torch.load(path, weights_only=True)
         for name, state in content.pop("callbacks", {}).items():
-            kept = {
-                k: v for k, v in state.items() if k not in ("seconds", "rows") and "path" not in k and "best_k" not in k
-            }
-            kept.pop("dirpath", None)
+            kept = {key: value for key, value in state.items() if not re.search(NEUTRAL, key)}
             found[f"{path.name} {name.split('{')[0]}"] = kept
         found |= {f"{path.name} {key}": value for key, value in content.items()}
     return found

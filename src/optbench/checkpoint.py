@@ -47,6 +47,13 @@ def keep_previous(path: Path) -> None:
         link.replace(previous)
 
 
+def sweep_up(folder: Path) -> None:
+    """Remove the temporary files of a run's processes that were killed while they wrote."""
+    for place in (folder, folder / "checkpoints"):
+        for path in place.glob(".*.[0-9]*"):
+            path.unlink(missing_ok=True)
+
+
 def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint that a run in `folder` can go on from, None where it has to begin anew.
 

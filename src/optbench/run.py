@@ -23,7 +23,7 @@ from torch import nn
 
 from optbench import provenance
 from optbench.callbacks.divergence_guard import Diverged
-from optbench.checkpoint import CheckpointFiles, latest, load_weights, read_checkpoint
+from optbench.checkpoint import CheckpointFiles, latest, load_weights, read_checkpoint, sweep_up
 from optbench.checks import check, check_ckpt_path, check_metrics, check_optimizer, check_trainer
 from optbench.classifier import Classifier
 from optbench.cli import PROJECT, in_sweep, metric_mode
@@ -290,6 +290,7 @@ def check_same(before: dict[str, str], now: dict[str, str]) -> None:
 
 def go_on(record: RunRecord, folder: Path) -> tuple[str, int] | None:
     """The checkpoint that a run goes on from and its step; None where it begins anew. The record notes it."""
+    rank_zero_only(sweep_up)(folder)
     found = latest(folder)
     code = provenance.code_sha256(PROJECT / "src")
     if record.hashes.get("code", code) != code:
