@@ -85,9 +85,8 @@ def main() -> None:
         print("| file of a run of 10 epochs | kB |\n| --- | ---: |")
         for kind, size in sizes(run).most_common():
             print(f"| {kind} | {size / 1e3:,.0f} |")
-        print(
-            "\n| runs | MB without checkpoints | compare.py, s | TensorBoard lists all, s |\n| ---: | ---: | ---: | ---: |"
-        )
+        print("\n| runs | MB without checkpoints | compare.py, s | TensorBoard lists all, s |")
+        print("| ---: | ---: | ---: | ---: |")
         for runs in args.runs:
             multiply(run, sweep, runs)
             megabytes = sum(sizes(sweep).values()) / 1e6
