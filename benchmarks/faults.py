@@ -41,6 +41,7 @@ RUN = (
 VARIANTS = ("optimizer=adam", "optimizer=sgd scheduler=cosine", "optimizer=rmsprop scheduler=onecycle",
             "optimizer=adamw augmentation=crop_flip")  # fmt: skip
 LONGEST = 22  # seconds after which a signal comes at the latest
+POOL = ["hydra/launcher=pool", "hydra.launcher.workers=2", "compare=false"]
 SWEEP = ["optimizer=adam,sgd", "seed=0,1"]
 
 
@@ -194,16 +195,21 @@ def reference(it: Campaign, variant: int) -> Path:
     return folder
 
 
+def whole_sweep(it: Campaign) -> Path:
+    """The undisturbed sweep, made once."""
+    folder = it.root / "whole-sweep"
+    if not folder.exists() and it.start("-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}").wait():
+        raise SystemExit("The undisturbed sweep failed.")
+    return folder
+
+
 def sweeps(it: Campaign, args: argparse.Namespace) -> None:
     """A pool of two workers: kill -9 the pool, or one of its runs, at a random moment; resume the sweep."""
-    whole = it.root / "whole-sweep"
-    launcher = ["hydra/launcher=pool", "hydra.launcher.workers=2", "compare=false"]
-    if it.start("-m", *launcher, *RUN, *SWEEP, f"hydra.sweep.dir={whole}").wait():
-        raise SystemExit("The undisturbed sweep failed.")
+    whole = whole_sweep(it)
     hits = number = 0
     while hits < args.sweep_kills:
         folder, number, completed = it.root / f"sweep-{number}", number + 1, dict[str, bytes]()
-        command = ["-m", *launcher, *RUN, *SWEEP, f"hydra.sweep.dir={folder}"]
+        command = ["-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}"]
         for _ in range(20):
             process = it.start(*command)
             end = time.monotonic() + it.random.uniform(4, 45)
@@ -356,9 +362,8 @@ def disk(it: Campaign, args: argparse.Namespace) -> None:
 def oom(it: Campaign, args: argparse.Namespace) -> None:
     """A run of a pool that is moved into a memory cgroup, where its next pages are too many: the kernel kills it."""
     group, limit, events = cgroup()
-    folder = it.root / "oom"
-    launcher = ["hydra/launcher=pool", "hydra.launcher.workers=2", "compare=false"]
-    process = it.start("-m", *launcher, *RUN, *SWEEP, f"hydra.sweep.dir={folder}")
+    whole, folder = whole_sweep(it), it.root / "oom"
+    process = it.start("-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}")
     while not (victims := [p for p in Path("/proc").glob("[0-9]*") if f"hydra.run.dir='{folder}" in cmdline(p)]):
         time.sleep(0.1)
     victim = it.random.choice(victims)
@@ -373,7 +378,7 @@ def oom(it: Campaign, args: argparse.Namespace) -> None:
         it.finding("exit statuses that say nothing", f"OOM: {process.returncode}, {len(done)} of 4 completed")
     if code := it.start("-m", f"resume={folder}").wait(300):
         it.finding("sweeps that could not be resumed", code)
-    for path in sorted((it.root / "whole-sweep").glob("*/summary.json")):
+    for path in sorted(whole.glob("*/summary.json")):
         it.compare(path.parent, folder / path.parent.name)
 
 
