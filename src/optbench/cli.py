@@ -49,7 +49,7 @@ OmegaConf.register_new_resolver("metric_mode", metric_mode, replace=True)
 OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("in_sweep", in_sweep, replace=True)
 # Two runs that start in the same second still get folders of their own.
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), replace=True, use_cache=True)
+OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True, use_cache=True)
 
 
 class Console(logging.StreamHandler):

@@ -93,14 +93,14 @@ def describe_git(project: Path) -> dict[str, Any]:
 
 
 def code_sha256(source: Path) -> str:
-    """A hash of what trains: every file of `src/` but those that only compare finished runs.
+    """A hash of what trains: every file of `src/` but those that only start runs or compare finished ones.
 
     A commit changes with each word of the documentation; two runs of one hash ran the same code, committed or not.
     """
     digest = hashlib.sha256()
     for path in sorted(source.rglob("*.py")):
         name = path.relative_to(source).as_posix()
-        if "comparison/" not in name and name != "compare.py":
+        if not name.startswith(("optbench/comparison/", "optbench/pool/", "hydra_plugins/", "compare.py")):
             digest.update(f"{name}\0".encode() + path.read_bytes())
     return digest.hexdigest()
 
