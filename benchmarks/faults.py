@@ -11,6 +11,7 @@ says nothing. The full disk and the OOM killer need Linux and root (a tmpfs, a m
 
 import argparse
 import json
+import logging
 import os
 import platform
 import random
@@ -253,6 +254,7 @@ CHANGES: dict[str, Callable[[int, bytes], bytes]] = {
 
 def torn(it: Campaign, args: argparse.Namespace) -> None:
     """Files cut off, emptied and with bits turned, at each kind of byte: headers, pickle, tensors, directory, end."""
+    reference(it, 0)
     source = it.root / "stopped"
     process = it.start(*RUN, *VARIANTS[0].split(), f"hydra.run.dir={source}")
     while not (source / "checkpoints" / "previous.ckpt").exists():
@@ -418,6 +420,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     args = parser.parse_args()
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # tells of every restart that it reads
     with tempfile.TemporaryDirectory(prefix="faults-") as root:
         it, began = Campaign(Path(root), args.seed), time.monotonic()
         for part in args.only.split(","):
