@@ -145,6 +145,20 @@ def test_a_library_that_is_not_installed(train: Command, monkeypatch: pytest.Mon
     refused(train("logger=wandb"), "logger.wandb: ", "pip install", "wandb", "Check logger=wandb.")
 
 
+@pytest.mark.parametrize(("choice", "plugin"), [("ray", "hydra-ray-launcher"), ("slurm", "hydra-submitit-launcher")])
+@pytest.mark.filterwarnings("ignore:\\s*'hydra/launcher/ray' is validated")
+def test_a_launcher_that_is_not_installed(train: Command, choice: str, plugin: str) -> None:
+    target = f"hydra_plugins.{plugin.replace('-', '_')}.missing.Launcher"
+    result = train("-m", f"hydra/launcher={choice}", f"hydra.launcher._target_={target}")
+    refused(result, f"hydra/launcher={choice} needs the extra: pip install '{plugin}>=")
+
+
+def test_slurm_where_there_is_none(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("submitit")
+    monkeypatch.setenv("PATH", "")
+    refused(train("-m", "hydra/launcher=slurm"), "hydra/launcher=slurm finds no SLURM on this machine:")
+
+
 @pytest.mark.parametrize(
     ("arguments", "unknown"),
     [(["--lr", "0.1"], "--lr"), (["seed=0", "-m", "optimizer=adam,sgd"], "optimizer=adam,sgd")],

@@ -9,6 +9,7 @@ import secrets
 import sys
 import textwrap
 import traceback
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +51,8 @@ OmegaConf.register_new_resolver("folder_name", folder_name, replace=True)
 OmegaConf.register_new_resolver("in_sweep", in_sweep, replace=True)
 # Two runs that start in the same second still get folders of their own.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(4), replace=True, use_cache=True)
+# Our file of that name is found first, and the plugin's own entry checks its keys: as it should be.
+warnings.filterwarnings("ignore", r"\s*'hydra/launcher/ray' is validated against ConfigStore schema")
 
 
 class Console(logging.StreamHandler):
@@ -120,6 +123,8 @@ def sentence(error: BaseException) -> str:
         return override_sentence(error)
     if isinstance(error, OmegaConfBaseException):
         return config_sentence(error)
+    if told := launcher_sentence(error):
+        return told
     # as a person types it; not in the name of a folder
     text = re.sub(r"(?<!\S)([\w.]+)=(None|True|False)\b", lambda v: f"{v[1]}={YAML_WORDS[v[2]]}", str(error)).strip()
     group = re.match(r"\w*", key or text)[0]  # type: ignore[index]
@@ -142,6 +147,37 @@ def sentence(error: BaseException) -> str:
         f"Unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text} "
         "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
     )
+
+
+def launcher_sentence(error: BaseException) -> str:
+    """What a launcher or its cluster refuses; empty where the error is none of theirs."""
+    text = str(error)
+    if missing := re.match(r"Unknown plugin class : '(hydra_plugins\.\w+)", text):
+        name, requirement = EXTRAS.get(missing[1], (missing[1], missing[1].replace("_", "-")))
+        return f"hydra/launcher={name} needs the extra: pip install {requirement}"
+    if text.startswith('Could not detect "srun"'):
+        return "hydra/launcher=slurm finds no SLURM on this machine: type the command where sbatch and srun are there."
+    if type(error).__module__ == "submitit.core.utils":
+        if type(error).__name__ == "FailedJobError" and "sbatch" in text:
+            return f"SLURM refused the job: {text.splitlines()[0]}.{typed('hydra.launcher')}"
+        if lost := re.match(r"Job (\S+) .* with path (\S+)\s.*\(state: (\w+)\)", text, re.DOTALL):
+            printed = Path(lost[2]).parent
+            return (
+                f"SLURM ended job {lost[1]} ({lost[3]}) before its run was through; what it printed lies in {printed}. "
+                f"python src/train.py -m resume={printed.parent} takes up what is left."
+            )
+        if text.startswith("Job not requeued because: timed-out"):
+            return (
+                "The run reached the time limit once more than hydra.launcher.max_num_timeout allows: raise it, or "
+                "hydra.launcher.timeout_min."
+            )
+    return ""
+
+
+EXTRAS = {
+    "hydra_plugins.hydra_ray_launcher": ("ray", "'hydra-ray-launcher>=1.2.2,<1.3' 'ray[default]>=2.60,<3'"),
+    "hydra_plugins.hydra_submitit_launcher": ("slurm", "'hydra-submitit-launcher>=1.2,<1.3'"),
+}
 
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EFBIG)

@@ -1,6 +1,7 @@
 """What a sweep tells: a line as each run ends, and at the end the comparison, whatever became of its runs."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,22 @@ started: list[tuple[Path, bool]] = []  # this process's sweep, once it has begun
 
 
 class SweepLines(Callback):
-    """Hydra's hooks around a sweep. Hydra skips `on_multirun_end` when a run failed, hence `conclusion`."""
+    """Hydra's hooks around a sweep. Hydra skips `on_multirun_end` when a run failed, hence `conclusion`.
+
+    The launchers of Ray and SLURM pickle it for the processes in which the runs take place, also on other machines:
+    there it makes paths and messages what they are where the command was typed.
+    """
+
+    away = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"argv": sys.argv, "cwd": str(Path.cwd()), "home": str(Path.home())}
+
+    def __setstate__(self, typed: dict[str, Any]) -> None:
+        sys.argv = typed["argv"]
+        os.chdir(typed["cwd"])
+        os.environ["HOME"] = typed["home"]
+        self.away = True
 
     def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
@@ -44,13 +60,15 @@ class SweepLines(Callback):
             print("\n" + paragraph(sentence(error)), file=sys.stderr)
             sys.exit(1)
         started.append((folder, config.compare is not False))
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # or Ray takes one run's line for a repetition of another's
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # or it tells everything twice
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if started:
+        if started or self.away:
             log.info("[%s] %s", config.hydra.job.num, ", ".join(config.hydra.overrides.task) or "as configured")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        if started and job_return.status == JobStatus.FAILED:
+        if (started or self.away) and job_return.status == JobStatus.FAILED:
             log.error("[%s] failed: %s", config.hydra.job.num, sentence(job_return._return_value))
 
 
