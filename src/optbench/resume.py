@@ -146,7 +146,10 @@ def earlier(cfg: DictConfig, folder: Path) -> RunRecord | None:
             f"{folder} holds a run already: resume={folder} goes on with it. For another, give another hydra.run.dir, "
             "or none."
         )
-    record = RunRecord.read(folder)
+    try:
+        record = RunRecord.read(folder)
+    except ValueError as error:
+        raise ValueError(f"{error} To begin this run anew, remove {folder}.") from error
     if cfg.resume is None:
         refuse_other(record, OmegaConf.to_container(cfg, resolve=True), folder)
     return record
