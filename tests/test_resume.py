@@ -4,6 +4,7 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from filelock import FileLock
 
 from conftest import Result
 from optbench import record as record_module
+from optbench.callbacks.last_checkpoint import LastCheckpoint
 from optbench.classifier import Classifier
 from undisturbed import differences
 
@@ -111,6 +113,31 @@ def test_a_signal_waits_for_a_checkpoint_at_the_next_step(train, go_on, monkeypa
     assert "Going on from last.ckpt, after step 9." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
     assert [path.name for path in (resumed.folder / "checkpoints").iterdir() if "previous" in path.name] == []
+
+
+@pytest.mark.parametrize(("accumulate", "looks"), [(1, [0, 5, 10]), (2, [0, 1, 10, 11])])
+def test_processes_on_gpus_look_for_signals_every_few_steps(monkeypatch, accumulate, looks):
+    """At the first step of every epoch, and where gradients are added up too; from the device of the processes."""
+    asked = []
+
+    def reduce(tensor, reduce_op):
+        asked.append((batch, tensor.device.type))
+        return tensor
+
+    strategy = SimpleNamespace(root_device=torch.device("meta"), reduce=reduce)
+    trainer = SimpleNamespace(world_size=2, strategy=strategy, log_every_n_steps=5, accumulate_grad_batches=accumulate)
+    monkeypatch.setattr("builtins.int", lambda value: value)
+    for batch in range(12):
+        LastCheckpoint("nowhere")._asked(trainer, batch)
+    monkeypatch.undo()
+    assert asked == [(batch, "meta") for batch in looks]
+
+
+def test_another_run_does_not_go_on_within_an_epoch(train, monkeypatch):
+    strike(monkeypatch, 8, send(signal.SIGTERM))
+    path = checkpoint(train(*EPOCHS))
+    refused = train(*EPOCHS, f"ckpt_path={path}", name="another")
+    assert refused.status == 1 and f"ckpt_path={path} was taken within an epoch" in refused.sentence
 
 
 def test_a_second_signal_does_not_wait(train, monkeypatch):

@@ -54,6 +54,38 @@ def test_a_sweep_goes_on_where_it_stopped(train, resume, monkeypatch):
     assert again.status == 0 and records(again.folder) == after
 
 
+def test_what_was_typed_is_not_resolved(train, resume):
+    sweep = train("-m", "seed=0,1", "data.split_seed=${seed}")
+    assert sweep.status == 0, sweep.err
+    before = records(sweep.folder)
+    again = resume()
+    assert again.status == 0, again.err
+    assert records(again.folder) == before and again.out.count("nothing is left to do") == 2
+
+
+def test_a_broken_record_spoils_its_own_run_alone(train, resume):
+    sweep = train("-m", "seed=0,1,2")
+    first, second, _ = sorted(sweep.folder.glob("*/summary.json"))
+    first.write_text(first.read_text()[:100])
+    second.unlink()
+    again = resume()
+    assert again.status == 1 and f"To begin this run anew, remove {first.parent}." in again.sentence
+    assert json.loads(second.read_text())["status"] == "completed"
+
+
+def test_a_signal_that_a_divergence_forestalls_is_not_forgotten(train, monkeypatch):
+    from optbench.callbacks.divergence_guard import Diverged
+
+    def diverge() -> None:
+        send(signal.SIGINT)()
+        raise Diverged(4)
+
+    strike(monkeypatch, 3, diverge)
+    stopped = train(*SWEEP)
+    assert stopped.status == 130
+    assert [json.loads(record)["status"] for record in records(stopped.folder).values()] == ["diverged"]
+
+
 def test_what_failed_is_tried_again_and_what_diverged_is_not(train, resume, monkeypatch):
     sweep = ("-m", "optimizer=sgd", "optimizer.lr=0.1,1e38,0.2", "trainer.log_every_n_steps=1")
 

@@ -65,6 +65,8 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             continue
         try:
             content = read_checkpoint(path, "resume")
+            if not {"Stopwatch", "LastCheckpoint"} <= content.get("callbacks", {}).keys():
+                raise ValueError(f"resume={path} is an older version's, without what an exact sequel needs.")
             relocate(content, path.parent)
             for best in best_models(content):
                 read_checkpoint(best, "resume")

@@ -119,7 +119,13 @@ def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictC
     """Refuse a checkpoint that has nothing left to do, or whose optimizer would silently replace the one configured."""
     if "optimizer_states" not in checkpoint:
         raise ValueError(f"ckpt_path={cfg.ckpt_path} holds the weights alone: go on from last.ckpt beside it.")
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]["processed"]
+    epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["total"]
+    if epochs["started"] > epochs["processed"]:
+        raise ValueError(
+            f"ckpt_path={cfg.ckpt_path} was taken within an epoch, from where only its own run can go on. Let that run "
+            "end with resume=<its folder>, and take the last.ckpt that it leaves."
+        )
+    done = epochs["processed"]
     if done >= cfg.trainer.max_epochs:
         raise ValueError(
             f"ckpt_path={cfg.ckpt_path} has trained {done} epochs already: set trainer.max_epochs above {done}, now "

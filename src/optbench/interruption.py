@@ -42,13 +42,16 @@ class Signals:
             yield
             return
         self.received, self._waits = None, False
-        self._previous = {signum: signal.getsignal(signum) for signum in ASKING}
+        found = {signum: signal.getsignal(signum) for signum in ASKING}
+        self._previous = {k: handler for k, handler in found.items() if handler not in (None, signal.SIG_IGN)}
         self.install()
         try:
             yield
         finally:
             for signum, handler in self._previous.items():
                 signal.signal(signum, handler)
+            if self.received is not None:  # the run ended before the step for which it waited
+                raise Interrupted(self.received)
 
     def install(self) -> None:
         for signum, previous in self._previous.items():

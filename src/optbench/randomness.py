@@ -7,9 +7,9 @@ import pytorch_lightning as pl
 import torch
 
 
-def batch_seed(seed: int, trainer: pl.Trainer) -> int:
-    """A seed below 2**63 for the batch that this process trains on."""
-    return hash((seed, trainer.global_rank, trainer.fit_loop.epoch_loop.total_batch_idx)) & 0x7FFFFFFFFFFFFFFF
+def batch_seed(seed: int, trainer: pl.Trainer, stream: int = 0) -> int:
+    """A seed below 2**63 for the batch that this process trains on; streams have nothing to do with each other."""
+    return hash((seed, stream, trainer.global_rank, trainer.fit_loop.epoch_loop.total_batch_idx)) & 0x7FFFFFFFFFFFFFFF
 
 
 def reseed(seed: int) -> None:

@@ -4,6 +4,7 @@ Nothing here needs torch: a mistake is told at once.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -20,6 +22,9 @@ from optbench.record import SUMMARY, RunRecord, finite, leaves
 
 SWEEP = "multirun.yaml"  # Hydra's own record of a sweep
 ENDED = ("completed", "diverged")
+IN_USE = (
+    "{folder} holds a run already: resume={folder} goes on with it. For another, give another hydra.run.dir, or none."
+)
 # What may differ when a run goes on: places (the images have a hash), and what does not concern the run itself.
 FREE = ("output_dir", "resume", "compare", "data.root", "data.cache_dir", "data.url")
 
@@ -34,70 +39,82 @@ def command(arguments: Sequence[str]) -> list[str]:
     Raises:
         ValueError: where the folder is not what it is taken for, or more settings are given.
     """
-    given = [argument for argument in arguments if re.match(r"\+*resume=", argument)]
-    if not given or given[-1].partition("=")[2] in ("", "null"):
+    args = get_args_parser().parse_args(list(arguments))
+    given = [override for override in args.overrides if name_of(override) == "resume"]
+    if args.help or args.hydra_help or not given or given[-1].partition("=")[2] in ("", "null"):
+        refuse_folder_in_use(args.overrides)
         return list(arguments)
     folder = Path(given[-1].partition("=")[2].strip("'\"")).expanduser().absolute()
-    multirun = any(argument in ("-m", "--multirun") for argument in arguments)
-    kind = "run" if (folder / ".hydra").is_dir() else "sweep" if (folder / SWEEP).is_file() else None
+    kind = "run" if (folder / SUMMARY).is_file() else "sweep" if (folder / SWEEP).is_file() else None
+    if kind is None and (folder / ".hydra").is_dir():
+        raise ValueError(f"resume={folder} ended before it was a run: nothing is recorded yet. Start it anew.")
     if kind is None:
         raise ValueError(
             f"resume={folder} is neither a run nor a sweep. Give the folder of one, for example "
             "logs/train/runs/<run>, or with -m logs/train/multiruns/<sweep>."
         )
-    if (kind == "sweep") is not multirun:
+    if (kind == "sweep") is not bool(args.multirun):
         advice = "add -m to go on with it" if kind == "sweep" else "leave out -m to go on with it"
         raise ValueError(f"resume={folder} is a {kind}: {advice}.")
-    settings = [a for a in arguments if a not in given and not re.match(r"-|\+*hydra[./]", a)]
+    settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|hydra[./].*)=", override)]
+    others = [argument for argument in arguments if argument not in [*given, *settings]]
     place = "'" + str(folder).replace("'", "\\'") + "'"
-    if kind == "run":
-        RunRecord.read(folder)
-        if settings:
-            raise ValueError(
-                f"resume={folder} goes on with the run's own settings, so {' '.join(settings)} cannot be given. For a "
-                f"new run from its weights, give ckpt_path={folder}/checkpoints/last.ckpt instead of resume."
-            )
-        others = [argument for argument in arguments if argument not in given]
-        return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
-    return sweep_command(arguments, given, settings, folder, place)
+    if kind == "sweep":
+        return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name))
+    RunRecord.read(folder)
+    if args.cfg:
+        raise ValueError(f"resume={folder} goes on with the run's own configuration; summary.json in it shows it.")
+    if settings:
+        raise ValueError(
+            f"resume={folder} goes on with the run's own settings, so {' '.join(settings)} cannot be given. For a new "
+            f"run from the weights of one that has completed, give ckpt_path={folder}/checkpoints/last.ckpt."
+        )
+    return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
 
 
-def sweep_command(
-    arguments: Sequence[str], given: Sequence[str], settings: Sequence[str], folder: Path, place: str
-) -> list[str]:
+def sweep_command(folder: Path, settings: Sequence[str], others: Sequence[str], place: str, named: bool) -> list[str]:
+    """The command of the sweep again; `others` are flags and Hydra's own settings, which replace those it had."""
     try:
         hydra = OmegaConf.load(folder / SWEEP).hydra
-        before, sweeper = hydra.overrides, hydra.sweeper._target_
-        source, flags = hydra.job.config_name, []
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        # what was typed, unresolved: ${seed} is another value in every run
+        before: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+        sweeper, source = hydra.sweeper._target_, hydra.job.config_name
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
     if not sweeper.endswith("BasicSweeper"):
         raise ValueError(f"resume={folder}: only sweeps over given values go on; this one searched with {sweeper}.")
-    if settings and sorted(settings) != sorted(before.task):
+    if settings and sorted(settings) != sorted(before["task"]):
         raise ValueError(
-            f"resume={folder} goes on with the sweep's own settings ({' '.join(before.task)}), so {' '.join(settings)} "
-            "cannot be given. Leave it out, or start a new sweep."
+            f"resume={folder} goes on with the sweep's own settings ({' '.join(before['task'])}), so "
+            f"{' '.join(settings)} cannot be given. Leave it out, or start a new sweep."
         )
-    anew = [a for a in arguments if a not in given and a not in settings]
-    names = {name_of(argument) for argument in anew} | {"hydra.mode", "hydra.sweep.dir"}
-    if source != "train" and not names & {"-cn", "--config-name"}:
-        flags = ["--config-name", source]
-    kept = [override for override in before.hydra if name_of(override) not in names]
-    return [*anew, *flags, *kept, *before.task, f"hydra.sweep.dir={place}"]
+    replaced = {name_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir"}
+    kept = [override for override in before["hydra"] if name_of(override) not in replaced]
+    flags = [] if named or source == "train" else ["--config-name", source]
+    return [*others, *flags, *kept, *before["task"], place]
+
+
+def refuse_folder_in_use(overrides: Sequence[str]) -> None:
+    """Before Hydra writes its own files over those of a run; what a process of a run or a launcher does is its own."""
+    names = {name_of(override): override.partition("=")[2].strip("'\"") for override in overrides}
+    folder = Path(names.get("hydra.run.dir", "")).expanduser().absolute()
+    mine = "hydra.job.num" in names or "LOCAL_RANK" in os.environ
+    if "hydra.run.dir" in names and not mine and (folder / SUMMARY).is_file():
+        raise ValueError(IN_USE.format(folder=folder))
 
 
 def name_of(argument: str) -> str:
     return argument.lstrip("+~").partition("=")[0]
 
 
-def check_sweep(folder: Path, compose: Callable[[list[str]], Any]) -> None:
+def check_sweep(folder: Path, compose: Callable[[list[str], Path], Any]) -> None:
     """Refuse to go on with a sweep whose configuration is no longer what it was, before anything starts.
 
     One run for each set of choices is enough to see that a file of the configuration has changed; each run looks
     again for itself.
 
     Args:
-        compose: the resolved configuration for a run's overrides.
+        compose: the resolved configuration for a run's overrides and folder.
     """
     seen = set()
     for path in sorted(folder.glob(f"*/{SUMMARY}")):
@@ -108,7 +125,7 @@ def check_sweep(folder: Path, compose: Callable[[list[str]], Any]) -> None:
         choices = tuple(sorted(record.choices.items()))
         if choices not in seen:
             seen.add(choices)
-            refuse_other(record, compose(record.overrides), path.parent)
+            refuse_other(record, compose(record.overrides, path.parent), path.parent)
 
 
 @contextmanager
@@ -142,10 +159,7 @@ def earlier(cfg: DictConfig, folder: Path) -> RunRecord | None:
     if not (folder / SUMMARY).exists():
         return None
     if cfg.resume is None and not in_sweep():
-        raise ValueError(
-            f"{folder} holds a run already: resume={folder} goes on with it. For another, give another hydra.run.dir, "
-            "or none."
-        )
+        raise ValueError(IN_USE.format(folder=folder))
     try:
         record = RunRecord.read(folder)
     except ValueError as error:

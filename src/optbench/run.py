@@ -138,15 +138,16 @@ def train_and_test(cfg: DictConfig, record: RunRecord, folder: Path, stopwatch: 
         seed=cfg.seed,
     )
     optimizer = check_optimizer(classifier)
-    if cfg.ckpt_path:
+    own = go_on(record, folder) if resumed else None
+    start, step = own or (cfg.ckpt_path, 0 if resumed else None)
+    if cfg.ckpt_path and own:
+        del hashes["initial_weights"]  # they came from a file that is no longer needed
+    elif cfg.ckpt_path:
         checkpoint = read_checkpoint(Path(cfg.ckpt_path), "ckpt_path")
         load_weights(classifier, checkpoint, Path(cfg.ckpt_path), "ckpt_path")
         check_ckpt_path(checkpoint, optimizer, cfg)
         hashes["initial_weights"] = provenance.weights_sha256(net)
-    start, step = cfg.ckpt_path, None
-    if resumed:
-        check_same(record.hashes, hashes)
-        start, step = go_on(record, folder) or (start, 0)
+    check_same(record.hashes, hashes)
     record.hashes |= hashes
     if cfg.compile:
         net.compile()
@@ -279,7 +280,7 @@ def silence_lightning() -> None:
 
 
 def check_same(before: dict[str, str], now: dict[str, str]) -> None:
-    """Raises ValueError where a run that goes on would not be the one that began."""
+    """Raises ValueError where a run that goes on would not be the one that began; a new one has no hashes yet."""
     for key in now:
         if before.get(key, now[key]) != now[key]:
             raise ValueError(

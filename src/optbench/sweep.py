@@ -1,7 +1,9 @@
 """What a sweep tells: a line as each run ends, and at the end the comparison, whatever became of its runs."""
 
+import copy
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -9,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus
+from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, flag_override
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from optbench.cli import paragraph, sentence
 from optbench.record import SUMMARY
@@ -22,6 +24,37 @@ from optbench.resume import check_sweep
 
 log = logging.getLogger(__name__)
 started: list[tuple[Path, bool]] = []  # this process's sweep, once it has begun: its folder, and whether to compare
+
+
+def compose(loader: ConfigLoader, config: DictConfig, overrides: list[str], number: int) -> DictConfig:
+    """The configuration of one job of a sweep, its folder in `hydra.runtime.output_dir`, as Hydra's launcher has it."""
+    cfg = loader.load_sweep_config(config, overrides)
+    with open_dict(cfg):
+        cfg.hydra.job.id = cfg.hydra.job.num = number
+    with asked_by_hydra(cfg):  # by the folder's name, perhaps
+        folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir).absolute()
+    with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+        cfg.hydra.runtime.output_dir = str(folder)
+    return cfg
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """What a task is given."""
+    task = copy.deepcopy(cfg)
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task
+
+
+@contextmanager
+def asked_by_hydra(cfg: DictConfig) -> Iterator[None]:
+    """Let `${hydra:…}` ask this configuration."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 class SweepLines(Callback):
@@ -42,20 +75,18 @@ class SweepLines(Callback):
         os.environ["HOME"] = typed["home"]
         self.away = True
 
-    def on_multirun_start(self, config: DictConfig, config_name: str | None = None, **kwargs: Any) -> None:
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
 
-        def compose(overrides: list[str]) -> Any:
-            loader = GlobalHydra.instance().config_loader()
-            job = loader.load_configuration(config_name, [*overrides, "output_dir=."], run_mode=RunMode.RUN)
-            OmegaConf.update(job, "hydra.job.num", 0)
-            HydraConfig.instance().set_config(job)  # for `in_sweep`
-            with flag_override(job, "struct", False):
-                del job["hydra"]
-            return OmegaConf.to_container(job, resolve=True)
+        def configuration(overrides: list[str], run: Path) -> Any:
+            number = re.match(r"\d+", run.name)
+            job = compose(GlobalHydra.instance().config_loader(), config, overrides, int(number[0]) if number else 0)
+            with asked_by_hydra(job):
+                return OmegaConf.to_container(without_hydra(job), resolve=True)
 
+        setup_globals()
         try:
-            check_sweep(folder, compose)
+            check_sweep(folder, configuration)
         except ValueError as error:  # of which Hydra would make a warning
             print("\n" + paragraph(sentence(error)), file=sys.stderr)
             sys.exit(1)

@@ -80,10 +80,14 @@ class LastCheckpoint(Checkpoint):
     def _asked(self, trainer: pl.Trainer, batch_idx: int) -> int:
         """The signal that one of the processes received, 0 if none: all must leave at the same step."""
         own = signals.received or 0
-        every = 1 if trainer.strategy.root_device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.world_size == 1 or (batch_idx + 1) % every:  # a GPU would have to wait for the host at each step
-            return own if trainer.world_size == 1 else 0
-        return int(trainer.strategy.reduce(torch.tensor(own), reduce_op="max"))
+        if trainer.world_size == 1:
+            return own
+        device = trainer.strategy.root_device
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        # at each step a GPU would have to wait for the host
+        if device.type != "cpu" and (batch_idx // trainer.accumulate_grad_batches) % every:
+            return 0
+        return int(trainer.strategy.reduce(torch.tensor(own, device=device), reduce_op="max"))
 
     def _save(self, trainer: pl.Trainer, over: str) -> None:
         if trainer.global_step == self._saved_step:

@@ -165,7 +165,7 @@ class ImageDataModule(pl.LightningDataModule):
         assert self.trainer is not None
         images = self.normalize(images)
         if self.augmentation is not None and self.trainer.training:
-            generator = torch.Generator().manual_seed(batch_seed(self.order_seed, self.trainer))
+            generator = torch.Generator().manual_seed(batch_seed(self.order_seed, self.trainer, stream=1))
             images = self.augmentation(images, generator)
         return images, labels
 

@@ -1,6 +1,5 @@
 """What Hydra asks of a launcher: its jobs as commands of the pool, and what became of them."""
 
-import copy
 import inspect
 import os
 import re
@@ -9,15 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, configure_log, setup_globals
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, threads
 from optbench.pool.display import Display, why_failed
 from optbench.pool.processes import LOG, Pool
 from optbench.record import SUMMARY, RunRecord
+from optbench.resume import ENDED
+from optbench.sweep import compose, without_hydra
 
 if TYPE_CHECKING:
     from hydra_plugins.optbench_pool import PoolLauncher
@@ -33,7 +33,8 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
     check(launcher)
     setup_globals()
     configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
-    configs = [compose(launcher, overrides, number) for number, overrides in enumerate(job_overrides, first)]
+    loader = launcher.hydra_context.config_loader
+    configs = [compose(loader, launcher.config, list(job), number) for number, job in enumerate(job_overrides, first)]
     check_folders([folder_of(cfg) for cfg in configs])
     free = devices_there(launcher, [cfg.trainer for cfg in configs])
     wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
@@ -77,34 +78,15 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
     return [result(cfg, None if well else error) for cfg, well in zip(configs, good, strict=True)]
 
 
-def compose(launcher: "PoolLauncher", overrides: Sequence[str], number: int) -> DictConfig:
-    """The configuration of one job, its folder in `hydra.runtime.output_dir`, as Hydra's own launcher has it."""
-    cfg = launcher.hydra_context.config_loader.load_sweep_config(launcher.config, list(overrides))
-    with open_dict(cfg):
-        cfg.hydra.job.id = cfg.hydra.job.num = number
-    before = HydraConfig.instance().cfg
-    HydraConfig.instance().set_config(cfg)  # the folder's name may ask it
-    try:
-        folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir).absolute()
-    finally:
-        HydraConfig.instance().cfg = before
-    with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
-        cfg.hydra.runtime.output_dir = str(folder)
-    return cfg
-
-
 def folder_of(cfg: DictConfig) -> Path:
     return Path(cfg.hydra.runtime.output_dir)
 
 
 def result(cfg: DictConfig, error: Exception | None) -> JobReturn:
     """What a sweeper is told of a job."""
-    task = copy.deepcopy(cfg)
-    with read_write(task), open_dict(task):
-        del task["hydra"]
     return JobReturn(
         overrides=list(cfg.hydra.overrides.task),
-        cfg=task,
+        cfg=without_hydra(cfg),
         hydra_cfg=OmegaConf.masked_copy(cfg, "hydra"),
         working_dir=str(Path.cwd()),
         task_name=JobRuntime.instance().get("name"),
@@ -128,8 +110,11 @@ def command_of(launcher: "PoolLauncher", cfg: DictConfig) -> list[str]:
 
 
 def has_result(folder: Path) -> bool:
-    """Whether the run in this folder came to its end, be it a divergence."""
-    return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ("completed", "diverged")
+    """Whether the run in this folder came to its end, be it a divergence. One with a broken record tells so itself."""
+    try:
+        return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ENDED
+    except ValueError:
+        return False
 
 
 def devices_there(launcher: "PoolLauncher", trainers: Sequence[DictConfig]) -> dict[str, dict[str, int]]:
