@@ -320,7 +320,7 @@ def disk(it: Campaign, args: argparse.Namespace) -> None:
     for number in range(args.disks):
         place = it.root / f"disk-{number}"
         kind = ("full", "read-only", "vanished")[number % 3]
-        with tmpfs(place, "size=6m"):
+        with tmpfs(place, "size=16m"):
             folder = place / "run"
             process = it.start(*RUN, *VARIANTS[0].split(), f"hydra.run.dir={folder}")
             while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
