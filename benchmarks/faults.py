@@ -24,7 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -316,47 +316,40 @@ def tmpfs(folder: Path, options: str) -> Iterator[None]:
 
 
 def disk(it: Campaign, args: argparse.Namespace) -> None:
-    """A disk that fills up at a random moment, one that becomes read-only, and one that vanishes."""
+    """A disk that fills up at a random moment, one that is read-only when a run goes on, and one that vanishes."""
     for number in range(args.disks):
         place = it.root / f"disk-{number}"
         kind = ("full", "read-only", "vanished")[number % 3]
         with tmpfs(place, "size=16m"):
-            folder = place / "run"
+            folder, ballast, elsewhere = place / "run", place / "ballast", place / "elsewhere"
             process = it.start(*RUN, *VARIANTS[0].split(), f"hydra.run.dir={folder}")
             while not (folder / "checkpoints" / "last.ckpt").exists() and process.poll() is None:
                 time.sleep(0.05)
             time.sleep(it.random.uniform(0, 2))
             if kind == "full":
-                with (place / "ballast").open("wb") as ballast:
-                    try:
-                        while True:
-                            ballast.write(bytes(65536))
-                            ballast.flush()
-                    except OSError:
-                        pass
-            elif kind == "read-only":
-                subprocess.run(["mount", "-o", "remount,ro", str(place)], check=False)
-                if (
-                    process.poll() is None
-                    and os.access(folder, os.W_OK)
-                    and subprocess.run(["touch", str(folder / "x")], capture_output=True).returncode == 0
-                ):  # busy with open files: the whole mount can't be, a bind mount of it can
-                    subprocess.run(["mount", "-o", "bind,ro,remount", str(place)], check=False)
+                with ballast.open("wb") as file, suppress(OSError):
+                    while True:
+                        file.write(bytes(65536))
+                        file.flush()
+            elif kind == "read-only":  # a disk with files open for writing can't be made so
+                process.kill()
+                process.wait()
+                subprocess.run(["mount", "-o", "remount,ro", str(place)], check=True)
+                process = it.start(f"resume={folder}")
             else:
-                folder.rename(place / "elsewhere")
+                folder.rename(elsewhere)
             code = process.wait(120)
             it.count[f"disks {kind}"] += 1
-            where = place / "elsewhere" if kind == "vanished" else folder
             if code not in (0, 1):
                 it.finding("exit statuses that say nothing", f"{kind}: {code}")
-            it.look(where, 0)
-            (place / "ballast").unlink(missing_ok=True) if kind != "read-only" else subprocess.run(
-                ["mount", "-o", "remount,rw", str(place)], check=True
-            )
-            if kind == "vanished" and folder.exists():
-                shutil.rmtree(folder)
-            if kind == "vanished":
-                where.rename(folder)
+            if kind == "full":
+                ballast.unlink()
+            elif kind == "read-only":
+                subprocess.run(["mount", "-o", "remount,rw", str(place)], check=True)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)  # what the run could still write
+                elsewhere.rename(folder)
+            it.look(folder, 0)
             finish(it, [], folder)
             it.compare(reference(it, 0), folder)
 
