@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ PROJECT = Path(__file__).parents[1]
 
 torch.set_num_threads(1)  # the networks here are too small to share out
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to Ctrl-C
 # TensorBoard reads the files of a folder by name, which ends with second, process and number: keep 9 before 10
 event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 
