@@ -257,7 +257,7 @@ def torn(it: Campaign, args: argparse.Namespace) -> None:
     reference(it, 0)
     source = it.root / "stopped"
     process = it.start(*RUN, *VARIANTS[0].split(), f"hydra.run.dir={source}")
-    while not (source / "checkpoints" / "previous.ckpt").exists():
+    while not all((source / "checkpoints" / f"{name}.ckpt").exists() for name in ("best", "previous")):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
