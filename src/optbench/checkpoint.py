@@ -86,15 +86,15 @@ def best_models(checkpoint: dict[str, Any]) -> list[Path]:
 def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
     """Let ModelCheckpoint's paths point into `folder`, where the checkpoint lies now."""
     folder = Path(os.path.realpath(folder))  # as ModelCheckpoint has it
+
+    def here(path: str) -> str:
+        return path and str(folder / Path(path).name)
+
     for state in checkpoint.get("callbacks", {}).values():
-        if "best_model_path" not in state:
-            continue
-        state["dirpath"] = str(folder)
-        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[key] = state[key] and str(folder / Path(state[key]).name)
-        state["best_k_models"] = {
-            str(folder / Path(path).name): score for path, score in state["best_k_models"].items()
-        }
+        if "best_model_path" in state:
+            paths = {key: here(state[key]) for key in ("best_model_path", "kth_best_model_path", "last_model_path")}
+            scores = {here(path): score for path, score in state["best_k_models"].items()}
+            state |= {"dirpath": str(folder), **paths, "best_k_models": scores}
 
 
 def resumes(trainer: pl.Trainer) -> bool:

@@ -44,10 +44,6 @@ class Display:
         """A line above the table, which stands in for stdout while it is shown."""
         print(text, flush=True)
 
-    def skipped(self, number: int, title: str) -> None:
-        self.jobs -= 1
-        self.say(f"[{number}] {title} has its result already")
-
     def started(self, run: Run) -> None:
         if not self.live:
             self.say(f"[{run.job.number}] {run.job.title} on {run.place}")
