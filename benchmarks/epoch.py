@@ -38,11 +38,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, random_split
 from torchvision import transforms
 
-from optbench import run
-from optbench.classifier import Classifier
+from optbench.callbacks.epoch_history import EpochHistory
 from optbench.data.datamodule import ImageDataModule, Images
-from optbench.history import MetricsCSV, Stopwatch
-from optbench.optimizers import build_optimizer
+from optbench.training import build
+from optbench.training.optimizers import build_optimizer
 
 
 def configuration(arguments: argparse.Namespace, folder: str) -> DictConfig:
@@ -60,20 +59,11 @@ def configuration(arguments: argparse.Namespace, folder: str) -> DictConfig:
 
 
 def optbench(cfg: DictConfig, data: ImageDataModule, net: nn.Module) -> float:
-    stopwatch = Stopwatch()
-    classifier = Classifier(
-        net,
-        data.classes,
-        instantiate(cfg.optimizer, _convert_="all"),
-        instantiate(cfg.scheduler, _convert_="all"),
-        cfg.monitor,
-        cfg.weight_decay_on,
-    )
-    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values()]
-    assert any(isinstance(logger, MetricsCSV) for logger in loggers)
-    trainer = run.build_trainer(cfg, callbacks=[stopwatch, *run.build_callbacks(cfg)], logger=loggers)
-    trainer.fit(classifier, datamodule=data)
-    return stopwatch.seconds()["training"]
+    history = EpochHistory(build.metrics_path(cfg))
+    callbacks, loggers = [history, *build.build_callbacks(cfg)], build.build_loggers(cfg, None)
+    trainer = build.build_trainer(cfg, Path(cfg.output_dir), callbacks, loggers)
+    trainer.fit(build.build_classifier(cfg, net, data.classes), datamodule=data)
+    return history.seconds()["training"]
 
 
 def resident(data: ImageDataModule, part: Images, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -165,19 +155,19 @@ class TemplateModule(pl.LightningModule):
 def template(cfg: DictConfig, data: ImageDataModule, net: nn.Module, folder: str) -> float:
     pictures = PictureSet(data.imageset.train_images, data.imageset.train_labels)
     train, val = random_split(pictures, [len(data.train), len(data.val)])
-    stopwatch = Stopwatch()
+    history = EpochHistory()
     trainer = pl.Trainer(
         accelerator=cfg.trainer.accelerator,
         max_epochs=1,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[stopwatch, pl.callbacks.ModelCheckpoint(folder, monitor="val/acc", mode="max", save_last=True)],
+        callbacks=[history, pl.callbacks.ModelCheckpoint(folder, monitor="val/acc", mode="max", save_last=True)],
         logger=[pl.loggers.CSVLogger(folder), pl.loggers.TensorBoardLogger(folder)],
     )
     size = cfg.data.batch_size
     trainer.fit(TemplateModule(net, len(data.classes)), DataLoader(train, size, shuffle=True), DataLoader(val, size))
-    return stopwatch.seconds()["training"]
+    return history.seconds()["training"]
 
 
 def main() -> None:
@@ -186,14 +176,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=50_000, help="of which a tenth validates")
     parser.add_argument("--optimizer", default="adam", help="of bare and optbench; template always uses plain Adam")
     arguments = parser.parse_args()
-    run.silence_lightning()
+    build.quiet_lightning()
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # as run.py
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     logging.getLogger("pytorch_lightning.callbacks.model_summary").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     with tempfile.TemporaryDirectory() as folder:
         cfg = configuration(arguments, folder)
-        data = run.build_data(cfg)
+        data = build.build_data(cfg)
         steps = len(data.train_dataloader())
         ways = {
             "bare": lambda net: bare(cfg, data, net),
@@ -212,7 +202,7 @@ def main() -> None:
                 with contextlib.redirect_stdout(io.StringIO()):
                     pl.seed_everything(0, verbose=False)
                     torch.use_deterministic_algorithms(False)  # optbench's trainer turns it on, for itself
-                    spent = way(run.build_net(cfg, data.image_shape, data.classes))
+                    spent = way(build.build_net(cfg, data.image_shape, data.classes))
                 if number:  # the first round warms up
                     seconds[name].append(spent)
             if number:

@@ -31,13 +31,13 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1]
 sys.path[:0] = [str(PROJECT / "src"), str(PROJECT / "tests")]
 
-from optbench.checkpoint import read_checkpoint  # noqa: E402
+from optbench.recovery.checkpoint import read_checkpoint  # noqa: E402
 from undisturbed import differences  # noqa: E402
 
 TRAIN = [sys.executable, str(PROJECT / "src" / "train.py")]
 RUN = (
     "data=shapes data.train_size=2000 data.test_size=200 data.batch_size=50 trainer=cpu trainer.max_epochs=8 "
-    "trainer.log_every_n_steps=5 callbacks.figures.examples=4 callbacks.checkpoint.every_n_steps=7"
+    "trainer.log_every_n_steps=5 callbacks.figures.examples=4 callbacks.last_checkpoint.every_n_steps=7"
 ).split() + ["model.layers=[64 relu batchnorm dropout, 64 tanh dropout]", "callbacks.early_stopping.patience=50"]
 VARIANTS = ("optimizer=adam", "optimizer=sgd scheduler=cosine", "optimizer=rmsprop scheduler=onecycle",
             "optimizer=adamw augmentation=crop_flip")  # fmt: skip

@@ -8,12 +8,13 @@ python src/compare.py 'runs=logs/train/runs/*' metric=test/loss target=0.5
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from optbench import cli
+from optbench.commands import resolvers  # noqa: F401  # configs/ needs them
+from optbench.commands.errors import report_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="compare")
 def main(cfg: DictConfig) -> None:
-    from optbench.comparison.report import compare_runs
+    from optbench.comparison.compare import compare_runs
 
     settings = OmegaConf.to_container(cfg, throw_on_missing=True)
     assert isinstance(settings, dict)
@@ -21,5 +22,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with cli.sentences():
+    with report_errors():
         main()

@@ -8,7 +8,8 @@ python src/evaluate.py run=logs/train/runs/<run> images=<file, folder or [list]>
 import hydra
 from omegaconf import DictConfig
 
-from optbench import cli
+from optbench.commands import resolvers  # noqa: F401  # configs/ needs them
+from optbench.commands.errors import report_errors
 
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="evaluate")
@@ -19,5 +20,5 @@ def main(cfg: DictConfig) -> None:
 
 
 if __name__ == "__main__":
-    with cli.sentences():
+    with report_errors():
         main()

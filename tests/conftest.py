@@ -21,10 +21,12 @@ from omegaconf import OmegaConf
 from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
-from optbench import cli, resume, sweep
+from optbench.commands import resolvers, resume  # noqa: F401  # configs/ needs the resolvers
+from optbench.commands.errors import report_errors
+from optbench.commands.sweep import conclude_sweep
 from optbench.data.datamodule import ImageDataModule
 from optbench.data.imageset import ImageSet
-from optbench.run import silence_lightning
+from optbench.training.build import quiet_lightning
 
 PROJECT = Path(__file__).parents[1]
 
@@ -74,7 +76,7 @@ def toy_net(dropout: float = 0.0) -> nn.Module:
 
 def toy_trainer(**settings) -> pl.Trainer:
     """The trainer of configs/trainer, on the CPU and quiet."""
-    silence_lightning()
+    quiet_lightning()
     quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return instantiate(OmegaConf.load(PROJECT / "configs/trainer/default.yaml"), **{**quiet, **settings})
 
@@ -133,15 +135,14 @@ def command(
         monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])
         monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # as typed: configs/ is found from the script's place
         monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
-        monkeypatch.delenv("OPTBENCH_SENTENCES", raising=False)
-        sweep.started.clear()
+        monkeypatch.delenv("OPTBENCH_REPORTS_ERRORS", raising=False)
         if script == "train" and folder.is_dir() and not resuming:
             shutil.rmtree(folder)  # a folder takes one run
         status = 0
         capsys.readouterr()
         try:
             module = load_script(script)
-            with sweep.conclusion(getattr(module, "compare", print)), cli.sentences():
+            with conclude_sweep(getattr(module, "compare", print)), report_errors():
                 if script == "train":
                     sys.argv[1:] = resume.command(sys.argv[1:])
                 module.main()
@@ -149,7 +150,7 @@ def command(
             status = int(end.code or 0)
         finally:  # not by monkeypatch, which would bring them back
             os.environ.pop("HYDRA_FULL_ERROR", None)
-            os.environ.pop("OPTBENCH_SENTENCES", None)
+            os.environ.pop("OPTBENCH_REPORTS_ERRORS", None)
         captured = capsys.readouterr()
         return Result(status, captured.out, captured.err, folder)
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from optbench.record import RunRecord, write_csv
+from optbench.records.files import write_csv
+from optbench.records.record import RunRecord
 
 LEARNING_RATES = {"adam": 0.001, "adamw": 0.001, "rmsprop": 0.001, "sgd": 0.04}
 
@@ -94,7 +95,7 @@ def write_run(
         git={"commit": "0" * 40, "dirty": False},
         config=nested,
     )
-    record.take_epochs(rows, lower_is_better=True)
+    record.take_epochs(rows)
     if status == "completed":
         record.test = {"test/accuracy": accuracy, "test/loss": round(2 * (1 - accuracy), 6)}
         record.tested = {"checkpoint": "last", "epoch": epochs}

@@ -11,19 +11,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, ModelSummary, RichModelSummary, RichProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
 from conftest import ADAM, NAMES, ToyDataModule, toy_net, toy_trainer
 from optbench.callbacks.divergence_guard import Diverged, DivergenceGuard
-from optbench.callbacks.figures import Figures
+from optbench.callbacks.epoch_history import EpochHistory
 from optbench.callbacks.histograms import Histograms
 from optbench.callbacks.progress import FILE_ONLY, EpochLines, progress, summary
-from optbench.classifier import Classifier
-from optbench.history import MetricsCSV, Stopwatch
-from optbench.provenance import weights_sha256
+from optbench.callbacks.tensorboard_figures import Figures
+from optbench.training.classifier import Classifier
+from optbench.training.provenance import weights_sha256
 
 
 def fit(net: nn.Module, *callbacks: pl.Callback, optimizer: partial = ADAM, test: bool = False, **settings):
@@ -164,9 +164,9 @@ def test_the_weights_and_the_gradients_are_those_of_the_epochs_last_batch(tmp_pa
             assert event.histogram_value.sum_squares == pytest.approx(float(tensor.square().sum()), rel=1e-5), name
 
 
-def test_nothing_is_computed_for_nobody(monkeypatch):
+def test_nothing_is_computed_for_nobody(tmp_path, monkeypatch):
     monkeypatch.setattr(Histograms, "_add", None)
-    fit(toy_net(), Histograms(1), logger=MetricsCSV())
+    fit(toy_net(), Histograms(1), logger=CSVLogger(tmp_path))
 
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "often", None])
@@ -205,10 +205,10 @@ def test_figures_and_histograms_change_nothing_of_the_training(tmp_path):
     assert weights_sha256(net) == weights_sha256(twin)  # BatchNorm's statistics, too
 
 
-def test_without_tensorboard_no_figure_is_drawn(monkeypatch):
-    monkeypatch.setattr("optbench.callbacks.figures.image_grid", None)
-    monkeypatch.setattr("optbench.callbacks.figures.confusion", None)
-    fit(toy_net(), Figures(4), logger=MetricsCSV(), test=True)
+def test_without_tensorboard_no_figure_is_drawn(tmp_path, monkeypatch):
+    monkeypatch.setattr("optbench.callbacks.tensorboard_figures.image_grid", None)
+    monkeypatch.setattr("optbench.callbacks.tensorboard_figures.confusion", None)
+    fit(toy_net(), Figures(4), logger=CSVLogger(tmp_path), test=True)
 
 
 def test_a_test_without_mistakes_has_no_page_of_them(tmp_path):
@@ -249,9 +249,9 @@ def test_progress_fits_the_place(monkeypatch, terminal, in_sweep, level, bar, ta
 
 
 def test_a_line_an_epoch(caplog):
-    history = MetricsCSV()
+    history = EpochHistory()
     with caplog.at_level(FILE_ONLY, "optbench"):
-        fit(toy_net(), Stopwatch(), EpochLines(FILE_ONLY), logger=history, max_epochs=3)
+        fit(toy_net(), history, EpochLines(FILE_ONLY), max_epochs=3)
     lines = [record for record in caplog.records if record.name == "optbench.callbacks.progress"]
     assert [record.levelno for record in lines] == [FILE_ONLY] * 3
     for record, row in zip(lines, history.rows, strict=True):

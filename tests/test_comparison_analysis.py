@@ -309,7 +309,7 @@ def test_names_and_natural_order(tmp_path: Path) -> None:
     ("values", "names"),
     [
         ([True, False], ["bias=true", "bias=false"]),
-        ([None, 0.5], ["bias=none", "bias=0.5"]),
+        ([None, 0.5], ["bias=null", "bias=0.5"]),
         ([1234567, 1234568], ["bias=1234567", "bias=1234568"]),
         ([0.1, 0.10000001], ["bias=0.1", "bias=0.10000001"]),
         ([[2, 3], [2]], ["bias=[2, 3]", "bias=[2]"]),
@@ -359,7 +359,7 @@ def test_by_a_part_of_what_varies(tmp_path: Path) -> None:
         )
     assert compare([str(tmp_path)]).by == ["optimizer", "model.dropout"]
     comparison = compare([str(tmp_path)], by=["optimizer", "optimizer"])
-    assert comparison.by == ["optimizer"] and comparison.averaged == ["model.dropout"] and comparison.red == []
+    assert comparison.by == ["optimizer"] and comparison.averaged == ["model.dropout"] and comparison.violations == []
     assert "model.dropout also varies and is averaged at each seed." in comparison.notes
     for row in comparison.ranking.itertuples():
         means = [(accuracies[row.configuration, 0.0, s] + accuracies[row.configuration, 0.5, s]) / 2 for s in range(3)]
@@ -369,7 +369,7 @@ def test_by_a_part_of_what_varies(tmp_path: Path) -> None:
     (tmp_path / "8/summary.json").unlink()
     (tmp_path / "10/summary.json").unlink()
     (tmp_path / "9/summary.json").unlink()  # sgd now has dropout 0 alone
-    assert compare([str(tmp_path)], by=["optimizer"]).red == [
+    assert compare([str(tmp_path)], by=["optimizer"]).violations == [
         "Not every configuration has the same values of model.dropout, over which its figures are averages."
     ]
 

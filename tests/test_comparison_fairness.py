@@ -25,7 +25,7 @@ def pair(folder: Path, *changes: dict[str, Any], seeds: int = 3) -> Path:
 
 def test_a_fair_comparison(tmp_path: Path) -> None:
     comparison = compare([str(pair(tmp_path))])
-    assert comparison.red == [] and comparison.times_withheld == "" and comparison.skipped == []
+    assert comparison.violations == [] and comparison.times_withheld == "" and comparison.skipped == []
     assert comparison.ledger == [
         Claim("Images", True, "da7a (hash of all images and labels)"),
         Claim("Validation split", True, "5911 (hash of the split)"),
@@ -86,7 +86,7 @@ def test_runs_on_other_images_are_left_out(
     write_run(folder / "other", "sgd", 3, 0.9, **changes)
     write_run(folder / "other2", "sgd", 4, 0.9, **changes)
     comparison = compare([str(folder)], by=["optimizer"])
-    assert comparison.red[0] == (
+    assert comparison.violations[0] == (
         f"2 runs were measured on another {what} and are left out of every figure: other, other2."
     )
     runs = comparison.runs.set_index("run")
@@ -101,7 +101,7 @@ def test_runs_on_other_images_are_left_out(
 def test_a_single_stranger_is_told_in_the_singular(tmp_path: Path) -> None:
     pair(tmp_path)
     write_run(tmp_path / "other", "sgd", 3, hashes={"split": "0ther"})
-    assert compare([str(tmp_path)]).red == [
+    assert compare([str(tmp_path)]).violations == [
         "1 run was measured on another split and is left out of every figure: other."
     ]
 
@@ -121,7 +121,9 @@ def test_where_most_runs_are_is_home(tmp_path: Path) -> None:
     for k in range(7):
         write_run(tmp_path / f"x{k}", "sgd", k, status="failed", epochs=2, hashes={"data": "0ther"})
     comparison = compare([str(tmp_path)], by=["optimizer"])
-    assert comparison.red[0].startswith("7 runs were measured on another data set and are left out of every figure: x0")
+    assert comparison.violations[0].startswith(
+        "7 runs were measured on another data set and are left out of every figure: x0"
+    )
     assert comparison.ranking.failed.sum() == 0  # nor do they count as failures here
     assert comparison.ranking.n.to_list() == [3, 3]
 
@@ -129,7 +131,7 @@ def test_where_most_runs_are_is_home(tmp_path: Path) -> None:
 def test_a_run_that_has_not_read_its_images_is_no_stranger(tmp_path: Path) -> None:
     pair(tmp_path)
     write_run(tmp_path / "new", "sgd", 3, status="running", hashes={"data": ""}, epochs=0)
-    assert compare([str(tmp_path)], by=["optimizer"]).red == []
+    assert compare([str(tmp_path)], by=["optimizer"]).violations == []
 
 
 def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
@@ -138,7 +140,7 @@ def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
         limit = {"trainer.limit_test_batches": 2}
         write_run(tmp_path / f"adam-{seed}", "adam", seed, config=limit, started=f"2026-01-01T0{seed}:00:00+00:00")
     comparison = compare([str(tmp_path)])
-    assert comparison.red == [] and ledger(comparison)["Test images"] == (True, "60 (limit_test_batches=2)")
+    assert comparison.violations == [] and ledger(comparison)["Test images"] == (True, "60 (limit_test_batches=2)")
 
 
 # Other code
@@ -154,7 +156,7 @@ def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
 )
 def test_other_code_is_never_paired(tmp_path: Path, changes: dict[str, Any], item: str, text: str) -> None:
     comparison = compare([str(pair(tmp_path, changes))])
-    assert comparison.red == [
+    assert comparison.violations == [
         "The runs come from 2 versions of the code or of PyTorch; only runs of one version are paired, and 1 of 1 pair "
         "has too few of those for a claim."
     ]
@@ -182,7 +184,7 @@ def test_a_commit_counts_where_the_code_has_no_hash(tmp_path: Path) -> None:
 def test_another_commit_alone_is_no_other_code(tmp_path: Path) -> None:
     """A commit changes with every word of the documentation; the hash of the code does not."""
     comparison = compare([str(pair(tmp_path, {"git": {"commit": "1" * 40}}))])
-    assert comparison.red == [] and comparison.differences.verdict[0] == "better"
+    assert comparison.violations == [] and comparison.differences.verdict[0] == "better"
     assert ledger(comparison)["Commit"] == (False, "0000000000 (3 runs), 1111111111 (3 runs)")
 
 
@@ -196,7 +198,7 @@ def test_runs_of_each_version_are_paired_among_themselves(tmp_path: Path) -> Non
     pairs = comparison.differences.set_index(["a", "b"])
     assert (pairs.n["adam", "sgd"], pairs.verdict["adam", "sgd"]) == (6, "better")
     assert pairs.n["adam", "rmsprop"] == 0  # seed 0 of adam is of the old code
-    assert comparison.red == [
+    assert comparison.violations == [
         "The runs come from 2 versions of the code or of PyTorch; only runs of one version are paired."
     ]
 
@@ -223,7 +225,7 @@ def test_times_of_two_devices_are_withheld(tmp_path: Path) -> None:
     assert list(comparison.ranking.best_epoch) == list(plain.ranking.best_epoch) == [5.0, 5.0]
     assert list(comparison.runs.steps) == [30] * 6
     assert comparison.profile.equals(plain.profile)  # it counts steps
-    assert comparison.answer == plain.answer and comparison.red == []
+    assert comparison.answer == plain.answer and comparison.violations == []
     assert ledger(comparison)["Device"] == (False, "a CPU, 1 thread (3 runs), H200 (3 runs)")
 
 
@@ -360,7 +362,7 @@ def test_each_sentence_reads_well(tmp_path: Path) -> None:
     folder = pair(tmp_path, {"device": {"name": "H200"}, "hashes": {"code": "x", "initial_weights": "y"}}, {}, seeds=2)
     write_run(folder / "odd", "sgd", 9, hashes={"split": "z"})
     comparison = compare([str(folder)])
-    told = [claim.text for claim in comparison.ledger] + comparison.red + comparison.notes + comparison.answer
+    told = [claim.text for claim in comparison.ledger] + comparison.violations + comparison.notes + comparison.answer
     for sentence in [*told, comparison.times_withheld]:
         for mistake in ("1 runs", "1 seeds", "1 pairs", "1 threads", "None", "nan", "('", "['", "  ", ".."):
             assert f" {mistake}" not in f" {sentence}", sentence
@@ -371,8 +373,8 @@ def test_unequal_budgets_and_unpaired_runs_are_named_in_red(tmp_path: Path) -> N
         write_run(tmp_path / f"a{seed}", "adam", seed, 0.5 + seed / 1000, epochs=2, overrides=["trainer.max_epochs=2"])
         hashes = {"initial_weights": f"other{seed}", "batch_order": f"b{seed}"}
         write_run(tmp_path / f"s{seed}", "sgd", seed, 0.6, epochs=12, hashes=hashes)
-    red = " ".join(compare([str(tmp_path)]).red)
+    red = " ".join(compare([str(tmp_path)]).violations)
     assert "Most epochs allowed: not equal (2 (3 runs), 12 (3 runs)). What is claimed here may be due to that." in red
     assert "Initial weights: not equal" in red and "Batch order" not in red
-    by_epochs = compare([str(tmp_path)], by=["trainer.max_epochs"]).red
+    by_epochs = compare([str(tmp_path)], by=["trainer.max_epochs"]).violations
     assert not any("Most epochs" in sentence for sentence in by_epochs)

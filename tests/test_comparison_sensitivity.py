@@ -267,7 +267,7 @@ def test_none_is_a_value_like_another():
         groups=[],
     )
     assert found.grid.notna().all(axis=None)
-    assert {*found.grid.index, *found.grid.columns} == {"0.1", "0.2", "None", "0.5", "1"}
+    assert {*found.grid.index, *found.grid.columns} == {"0.1", "0.2", "null", "0.5", "1"}
 
 
 def test_numbers_stand_in_order_and_words_as_they_came():

@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import PROJECT
 from optbench.nets.mlp import ACTIVATIONS, MLP
-from optbench.provenance import count_parameters
+from optbench.training.provenance import count_parameters
 
 SHAPE = (3, 32, 32)
 

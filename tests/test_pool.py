@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from conftest import PROJECT, Result
 from optbench.pool.devices import CPU, GPU, Job, Queue, gpus, parse_gpus, threads
-from optbench.pool.display import last_row, outcome, why_failed
+from optbench.pool.launch import devices_wanted
 from optbench.pool.processes import Pool, Run
-from optbench.pool.sweep import devices_wanted
+from optbench.pool.table import last_row, outcome, why_failed
 
 # Devices
 
@@ -302,10 +302,10 @@ def test_interrupting(work, signals: list[int], ends_as: type[BaseException], st
 
 def test_nothing_survives_a_pool_that_is_killed(tmp_path: Path) -> None:
     """The pool, a run that it starts, and a rank that the run starts, tied as src/train.py ties them."""
-    rank = "import os, time; from optbench.pool.tether import tie; tie(); print('rank', os.getpid(), flush=True); "
-    rank += "time.sleep(60)"
+    rank = "import os, time; from optbench.pool.processes import die_with_parent; die_with_parent(); "
+    rank += "print('rank', os.getpid(), flush=True); time.sleep(60)"
     run = (
-        "import os, subprocess, sys, time; from optbench.pool.tether import tie; tie(); "
+        "import os, subprocess, sys, time; from optbench.pool.processes import die_with_parent; die_with_parent(); "
         f"print('run', os.getpid(), flush=True); subprocess.Popen([sys.executable, '-c', {rank!r}]); time.sleep(60)"
     )
     pool = (
@@ -327,7 +327,7 @@ def test_nothing_survives_a_pool_that_is_killed(tmp_path: Path) -> None:
 
 def test_nobody_ties_itself_to_a_parent_that_has_gone(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(PROJECT / "src"), "OPTBENCH_PARENT": "999999999"}
-    code = "from optbench.pool.tether import tie; tie(); print('here')"
+    code = "from optbench.pool.processes import die_with_parent; die_with_parent(); print('here')"
     late = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert (late.returncode, late.stdout) == (-signal.SIGKILL, "")
     del environment["OPTBENCH_PARENT"]

@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from conftest import SMALL
 from optbench import run as run_module
 from optbench.callbacks.divergence_guard import Diverged
-from optbench.classifier import Classifier
+from optbench.training.classifier import Classifier
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -100,7 +100,7 @@ def test_a_sweep_compares_like_with_like(train):
     assert [folder.name.split("_")[0] for folder in folders] == ["0", "1", "2", "3"]
     assert all(summary["hashes"] == summaries[0]["hashes"] for summary in summaries)
     assert len({summary["final"]["val/loss"] for summary in summaries}) == 4
-    assert f"Everything lies in {result.folder}" in result.out
+    assert f"Everything is in {result.folder}" in result.out
     assert "epoch   1" not in result.out  # a sweep is quiet; train.log has the epochs
     assert "epoch   1  train/loss" in (folders[0] / "train.log").read_text()
 
@@ -179,7 +179,7 @@ def test_a_checkpoint_goes_on_where_it_stopped(train):
 def test_everything_tensorboard_shows(train):
     result = train(
         "trainer.log_every_n_steps=2",
-        "callbacks.figures={_target_: optbench.callbacks.figures.Figures, examples: 6}",
+        "callbacks.figures={_target_: optbench.callbacks.tensorboard_figures.Figures, examples: 6}",
         "callbacks.histograms={_target_: optbench.callbacks.histograms.Histograms, every_n_epochs: 1}",
     )
     assert result.status == 0, result.err
@@ -224,7 +224,9 @@ def test_a_compiled_network_trains_and_shows_its_graph(train, monkeypatch):
 
     compile_net = torch.nn.Module.compile
     monkeypatch.setattr(torch.nn.Module, "compile", lambda net: compile_net(net, backend="eager"))  # needs no compiler
-    result = train("compile=true", "callbacks.figures={_target_: optbench.callbacks.figures.Figures, examples: 4}")
+    result = train(
+        "compile=true", "callbacks.figures={_target_: optbench.callbacks.tensorboard_figures.Figures, examples: 4}"
+    )
     torch._dynamo.reset()
     assert result.status == 0, result.err
     assert events_of(result.folder).Tags()["graph"]

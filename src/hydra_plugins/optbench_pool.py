@@ -29,6 +29,6 @@ class PoolLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence["JobReturn"]:
-        from optbench.pool.sweep import launch
+        from optbench.pool.launch import launch
 
         return launch(self, job_overrides, initial_job_idx)

@@ -11,15 +11,16 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from torch import Tensor, nn
 
-from optbench.checkpoint import load_weights, read_checkpoint
+from optbench.commands.terminal import show
 from optbench.data.datamodule import normalize
 from optbench.data.image_folder import IMAGE_SUFFIXES, load_image
-from optbench.figures import confusion, confusion_figure
-from optbench.metrics import evaluate
-from optbench.provenance import now
-from optbench.record import RunRecord, finite, write_atomically, write_csv
-from optbench.run import build_data, build_net
-from optbench.terminal import show
+from optbench.records.files import finite, write_atomically, write_csv
+from optbench.records.record import RunRecord
+from optbench.recovery.checkpoint import load_weights, read_checkpoint
+from optbench.training.build import build_data, build_net
+from optbench.training.measurement import evaluate
+from optbench.training.plots import confusion, confusion_figure
+from optbench.training.provenance import now
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,9 @@ def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, ove
     if not path.is_file():
         kept = [name for name in ("best", "last") if (folder / "checkpoints" / f"{name}.ckpt").is_file()]
         there = (
-            f"use checkpoint={kept[0]}" if kept else "a run writes them as epochs end, unless callbacks.checkpoint=null"
+            f"use checkpoint={kept[0]}"
+            if kept
+            else "a run writes them as epochs end, unless callbacks.last_checkpoint=null"
         )
         raise ValueError(
             f"checkpoint={checkpoint}: {folder} has no {path.name} (its status is {record.status}); {there}."

@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from optbench.metrics import gather
+from optbench.distributed.ranks import gather
 
 
 class Diverged(Exception):

@@ -7,8 +7,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from optbench.checkpoint import keep_previous, relocate, resumes
-from optbench.interruption import signals
+from optbench.recovery.checkpoint import keep_previous, relocate, resumes
+from optbench.recovery.signals import signals
+from optbench.training.lightning_internals import BATCH, EPOCH, count_completed_only, forget_restart
 
 
 class LastCheckpoint(Checkpoint):
@@ -26,8 +27,8 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: str, every_n_steps: int | None = None) -> None:
         if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
             raise ValueError(
-                f"callbacks.checkpoint.every_n_steps={every_n_steps} must be a whole number of at least 1, or null to "
-                "save between epochs only."
+                f"callbacks.last_checkpoint.every_n_steps={every_n_steps} must be a whole number of at least 1, or "
+                "null to save between epochs only."
             )
         self.path, self.every_n_steps = Path(dirpath) / "last.ckpt", every_n_steps
         self._over = ""  # the progress that is complete while it is being saved
@@ -49,7 +50,7 @@ class LastCheckpoint(Checkpoint):
         signals.wait(True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, "epoch_progress")
+        self._save(trainer, EPOCH)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -60,7 +61,7 @@ class LastCheckpoint(Checkpoint):
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         # overfit_batches has an order of its own, which can't begin within an epoch
         if (due or asked) and not trainer.overfit_batches:  # type: ignore[attr-defined]
-            self._save(trainer, "epoch_loop.batch_progress")
+            self._save(trainer, BATCH)
         if asked:
             signals.received = signals.received or asked
             signals.stop()
@@ -68,8 +69,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # at the end of an epoch within which it restarted, Lightning would leave the plateau scheduler out
-        trainer.fit_loop.restarting = False
+        forget_restart(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._trained, self._saved_step = True, -1  # once more, even where the last step was saved
@@ -104,11 +104,4 @@ class LastCheckpoint(Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """The next epoch or step has only been counted: it is not what the checkpoint holds."""
-        loops = checkpoint["loops"]["fit_loop"]
-        if self._over != "epoch_loop.batch_progress":
-            checkpoint["epoch"] = loops["epoch_progress"]["total"]["completed"] - 1  # the one that ended, from 0
-        if self._over:
-            for counts in (loops[self._over]["total"], loops[self._over]["current"]):
-                counts["ready"] = counts["completed"]
-        if self._over == "epoch_loop.batch_progress":
-            loops[self._over]["is_last_batch"] = False
+        count_completed_only(checkpoint, self._over)

@@ -6,6 +6,9 @@ import sys
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelSummary, RichModelSummary, RichProgressBar
 
+from optbench.records.metrics import SHOWN
+from optbench.training.lightning_internals import epochs_completed
+
 log = logging.getLogger(__name__)
 FILE_ONLY = 15  # below the terminal's level, INFO, and at that of train.log
 
@@ -26,10 +29,9 @@ class EpochLines(pl.Callback):
         values = trainer.callback_metrics
         if "epoch_seconds" not in values:  # the first epoch is only beginning
             return
-        shown = ("train/loss", "train/accuracy", "val/loss", "val/accuracy")
+        shown = [f"{stage}/{name}" for stage in ("train", "val") for name in SHOWN]
         text = "  ".join(f"{name} {float(values[name]):.4f}" for name in shown if name in values)
-        epoch = trainer.fit_loop.epoch_progress.current.completed
-        log.log(self.level, "epoch %3d  %s  %.1f s", epoch, text, float(values["epoch_seconds"]))
+        log.log(self.level, "epoch %3d  %s  %.1f s", epochs_completed(trainer), text, float(values["epoch_seconds"]))
 
 
 def progress(in_sweep: bool) -> list[pl.Callback]:

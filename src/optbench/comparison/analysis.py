@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from optbench.cli import near
-from optbench.comparison import display, fairness, statistics
+from optbench.comparison import fairness, statistics
 from optbench.comparison.answer import answer
-from optbench.comparison.display import plural
 from optbench.comparison.fairness import Claim
-from optbench.comparison.runs import CURVES, STATUSES, Runs, better, counterpart, determined, read_runs
-from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, is_number, sensitivity
-from optbench.record import RunRecord, leaves
+from optbench.comparison.read import Runs, determined, read_runs
+from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
+from optbench.records import metrics
+from optbench.records.configuration import leaves
+from optbench.records.metrics import CURVES
+from optbench.records.record import STATUSES, RunRecord
+from optbench.records.wording import near, plural, text
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class Comparison:
             `steps`, `seconds` (inf: more than half missed it).
         profile: the performance profile's steps. `configuration`, `ratio` (>= 1), `share` (0 to 1).
         times_withheld: why times are not compared, or ''; their columns are nan then.
-        red: what makes this comparison unfair, a sentence each; `notes`: what a reader should know; `skipped`: folders
-            that could not be read, a sentence each.
+        violations: what makes this comparison unfair, a sentence each; `notes`: what a reader should know; `skipped`:
+            folders that could not be read, a sentence each.
         answer: the sentences of the answer.
     """
 
@@ -71,7 +73,7 @@ class Comparison:
     interaction: Interaction | None
     ledger: list[Claim]
     times_withheld: str
-    red: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     answer: list[str] = field(default_factory=list)
@@ -107,12 +109,12 @@ def compare(
     differences = difference_table(blocks[order], ranking, baseline, metric)
     ranking["rank"] = ranks(ranking, differences)
     ranking = ranking.sort_values(
-        ["rank", "mean"], key=lambda c: c if c.name == "rank" else -better(metric) * c, kind="stable"
+        ["rank", "mean"], key=lambda c: c if c.name == "rank" else -metrics.sign(metric) * c, kind="stable"
     )
     ranking = pd.concat([ranking[ranking["rank"] > 0], ranking[ranking["rank"] == 0]], ignore_index=True)
 
-    strangers = fairness.strangers(runs)
-    curves = curves_of(runs, frame, strangers)
+    others = fairness.runs_on_other_data(runs)
+    curves = curves_of(runs, frame, others)
     device_kinds = fairness.devices(runs, frame.used)
     withheld = ""
     if len(device_kinds) > 1:
@@ -120,7 +122,7 @@ def compare(
         withheld = f"Times are withheld: they come from different machines ({kinds}). Steps and epochs can be compared."
         frame[TIMES] = ranking[["best_seconds", "epoch_seconds"]] = math.nan
         curves["seconds"] = math.nan
-    validation = counterpart(metric)
+    validation = metrics.at("val", metric)
     levels = list(targets) or choose_targets(curves[curves.row.map(frame.used).astype(bool)], validation)
     target_table, costs = time_to_targets(curves, frame, validation, levels, order)
     if withheld:
@@ -132,7 +134,7 @@ def compare(
         sources=list(sources),
         metric=metric,
         validation=validation,
-        higher_is_better=better(metric) > 0,
+        higher_is_better=metrics.sign(metric) > 0,
         by=by,
         averaged=averaged,
         baseline=baseline,
@@ -151,7 +153,7 @@ def compare(
         skipped=runs.skipped,
     )
     comparison = replace(
-        comparison, red=warnings(comparison, runs, strangers, blocks), notes=notes(comparison, samples)
+        comparison, violations=warnings(comparison, runs, others, blocks), notes=notes(comparison, samples)
     )
     return replace(comparison, answer=answer(comparison))
 
@@ -223,15 +225,6 @@ def configuration_names(runs: Runs, by: Sequence[str]) -> list[str]:
     return [" ".join(part) for part in zip(*parts, strict=True)] if parts else ["as configured"] * len(runs.records)
 
 
-def text(value: Any) -> str:
-    """A value as a person types it."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return display.number(value) if is_number(value) else str(value)
-
-
 def choose(runs: Runs, frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Series, pd.Series]:
     """Which runs count, and why not the others: for each configuration and seed the newest that ended by itself."""
     used, note = frame.status == "completed", frame.note.copy()
@@ -239,8 +232,8 @@ def choose(runs: Runs, frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Serie
     def add(row: Any, why: str) -> None:
         note[row] = f"{note[row]}; {why}".removeprefix("; ")
 
-    strangers = fairness.strangers(runs)
-    for row, why in strangers.items():
+    elsewhere = fairness.runs_on_other_data(runs)
+    for row, why in elsewhere.items():
         used[row] = False
         add(row, f"left out: {why}")
     for row in frame.index[used & frame.metric.isna()]:
@@ -251,7 +244,7 @@ def choose(runs: Runs, frame: pd.DataFrame, by: Sequence[str]) -> tuple[pd.Serie
     for _, group in frame.groupby([frame.configuration, frame.seed, *others], sort=False):
         if len(group) == 1:
             continue
-        group = group.drop(strangers, errors="ignore")
+        group = group.drop(elsewhere, errors="ignore")
         finished = group[ended[group.index]].sort_values("started", kind="stable")
         if finished.empty:
             continue
@@ -313,19 +306,19 @@ def rank_configurations(
             }
         )
     table = pd.DataFrame(rows)
-    return table.sort_values("mean", key=lambda mean: -better(metric) * mean, kind="stable", ignore_index=True)
+    return table.sort_values("mean", key=lambda mean: -metrics.sign(metric) * mean, kind="stable", ignore_index=True)
 
 
 def difference_table(blocks: pd.DataFrame, ranking: pd.DataFrame, baseline: str | None, metric: str) -> pd.DataFrame:
     """Every pair, the better mean first; with a baseline its pairs lead, and are seen from the other configuration."""
     names = list(blocks.columns)
-    table = statistics.compare_pairs(blocks.to_numpy(float), better(metric) > 0)
+    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0)
     table.insert(0, "a", [names[i] for i in table.i])
     table.insert(1, "b", [names[j] for j in table.j])
     alone = ranking.set_index("configuration").n.to_dict()
     diverged = ranking.set_index("configuration").diverged.to_dict()
     verdicts = []
-    sign = better(metric)
+    sign = metrics.sign(metric)
     for pair in table.itertuples():
         both = min(alone[pair.a], alone[pair.b])
         if not both or (pair.n < 2 and both < 2) or (pair.n and math.isnan(pair.p)):
@@ -377,7 +370,7 @@ def ranks(ranking: pd.DataFrame, differences: pd.DataFrame) -> list[int]:
     return [1 + int(losers.get(row.configuration, 0)) if row.n else 0 for row in ranking.itertuples()]
 
 
-def curves_of(runs: Runs, frame: pd.DataFrame, strangers: Mapping[int, str]) -> pd.DataFrame:
+def curves_of(runs: Runs, frame: pd.DataFrame, others: Mapping[int, str]) -> pd.DataFrame:
     """The epochs of runs that count, and of those that diverged on the same images."""
     counted = frame.used | ((frame.status == "diverged") & ~frame.note.str.contains("repeated by|left out"))
     rows = runs.curves[runs.curves.row.map(counted).astype(bool)]
@@ -389,7 +382,7 @@ def choose_targets(curves: pd.DataFrame, validation: str) -> list[float]:
     """Up to five round values between where the runs begin and the best that any reached."""
     if validation not in curves or not np.isfinite(curves[validation]).any():
         return []
-    sign = better(validation)
+    sign = metrics.sign(validation)
     values = sign * curves[validation].where(np.isfinite(curves[validation]))
     begin, end = values.groupby(curves.row).first().min(), values.max()
     for step in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
@@ -408,7 +401,7 @@ def time_to_targets(
     rows, costs = [], []
     if validation not in curves:
         return pd.DataFrame(columns=TARGETS), pd.DataFrame()
-    sign = better(validation)
+    sign = metrics.sign(validation)
     everyone = frame.loc[sorted(set(curves.row))]
     for target in targets:
         reached = (
@@ -447,13 +440,13 @@ def trials(runs: Runs, frame: pd.DataFrame, by: Sequence[str]) -> dict[str, int]
     return {choice: sum(c == choice for _, c in pairs) for choice in dict.fromkeys(map(str, runs.factors[group]))}
 
 
-def warnings(comparison: Comparison, runs: Runs, strangers: Mapping[int, str], blocks: pd.DataFrame) -> list[str]:
+def warnings(comparison: Comparison, runs: Runs, others: Mapping[int, str], blocks: pd.DataFrame) -> list[str]:
     """What makes this comparison unfair, with what is withheld for it."""
-    red = []
-    for why in dict.fromkeys(strangers.values()):
-        names = [runs.frame.run[row] for row, reason in strangers.items() if reason == why]
+    violations = []
+    for why in dict.fromkeys(others.values()):
+        names = [runs.frame.run[row] for row, reason in others.items() if reason == why]
         verbs = ("was", "is") if len(names) == 1 else ("were", "are")
-        red.append(
+        violations.append(
             f"{plural(len(names), 'run')} {verbs[0]} measured on {why} and {verbs[1]} left out of every figure: "
             f"{some(names, 4)}."
         )
@@ -463,14 +456,14 @@ def warnings(comparison: Comparison, runs: Runs, strangers: Mapping[int, str], b
         apart = pairs[(pairs.verdict == "withheld") & (pairs.n < 2)]
         verb = "has" if len(apart) == 1 else "have"
         lost = f", and {len(apart)} of {plural(len(pairs), 'pair')} {verb} too few of those for a claim"
-        red.append(
+        violations.append(
             f"The runs come from {len(codes)} versions of the code or of PyTorch; only runs of one version are paired"
             f"{lost if len(apart) else ''}."
         )
     for claim in comparison.ledger:
         unequal = claim.item in UNFAIR and claim.equal is False
         if unequal and not any(key.startswith(UNFAIR[claim.item]) for key in comparison.by):
-            red.append(f"{claim.item}: not equal ({claim.text}). What is claimed here may be due to that.")
+            violations.append(f"{claim.item}: not equal ({claim.text}). What is claimed here may be due to that.")
     if comparison.averaged and len(blocks):
         grid = (
             comparison.runs[comparison.runs.used]
@@ -479,11 +472,11 @@ def warnings(comparison: Comparison, runs: Runs, strangers: Mapping[int, str], b
         )
         uneven = [key for key in comparison.averaged if grid[factor_column(key, runs.frame)].nunique() > 1]
         if uneven:
-            red.append(
+            violations.append(
                 f"Not every configuration has the same values of {', '.join(uneven)}, over which its figures are "
                 "averages."
             )
-    return red
+    return violations
 
 
 def notes(comparison: Comparison, samples: Mapping[str, Sequence[float]]) -> list[str]:

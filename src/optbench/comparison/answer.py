@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from optbench.comparison import display
-from optbench.comparison.display import plural
-from optbench.comparison.runs import STATUSES
+from optbench.records import metrics, wording
+from optbench.records.record import STATUSES
+from optbench.records.wording import joined, plural
 
 if TYPE_CHECKING:
     from optbench.comparison.analysis import Comparison
@@ -49,11 +49,11 @@ def answer(comparison: Comparison) -> list[str]:
 def alone(comparison: Comparison, row: dict[str, Any]) -> list[str]:
     metric = comparison.metric
     who = row["configuration"] if comparison.by else "This configuration"
-    reached = f"{who} reaches {display.value(metric, row['mean'])} {metric}"
+    reached = f"{who} reaches {wording.value(metric, row['mean'])} {metric}"
     how_sure = (
         "with its only seed; nothing can be said about chance."
         if row["n"] == 1
-        else f"over {row['n']} seeds (95 % interval {display.interval(metric, row['low'], row['high'])})."
+        else f"over {row['n']} seeds (95 % interval {wording.interval(metric, row['low'], row['high'])})."
     )
     others = len(comparison.ranking) > 1
     return [
@@ -66,11 +66,11 @@ def one_seed(comparison: Comparison) -> list[str]:
     """With one seed there is an order, and no word about chance."""
     metric, leaders = comparison.metric, tuned(comparison)
     first, *rest = [row for row in comparison.ranking.to_dict("records") if row["configuration"] in leaders]
-    behind = [f"{row['configuration']} {display.value(metric, row['mean'])}" for row in rest[:MOST]]
+    behind = [f"{row['configuration']} {wording.value(metric, row['mean'])}" for row in rest[:MOST]]
     return [
         "With one seed each, nothing can be said about chance.",
         *how_tuned(comparison),
-        f"In this one sample {first['configuration']} is ahead with {display.value(metric, first['mean'])} {metric} "
+        f"In this one sample {first['configuration']} is ahead with {wording.value(metric, first['mean'])} {metric} "
         f"({joined(behind, len(rest) - MOST)}).",
         "Run the same with several seeds, such as seed=0,1,2,3,4, to learn how sure that is.",
     ]
@@ -118,7 +118,7 @@ def decided(comparison: Comparison) -> list[str]:
         if beaten or tied:
             said.append(f"Nothing can be said of {leader} against {names(untold, 'b')}: {reason}.")
         else:
-            reached = f"{opening} ({display.value(metric, means[leader])} {metric})"
+            reached = f"{opening} ({wording.value(metric, means[leader])} {metric})"
             said.append(f"{reached}, but nothing can be said of it against {names(untold, 'b')}: {reason}.")
     others = [f"{pair['a']} is better than {pair['b']}" for pair in claims if pair["a"] != leader]
     if others:
@@ -128,8 +128,8 @@ def decided(comparison: Comparison) -> list[str]:
         n = comparison.ranking.set_index("configuration").n[chosen]
         seeds = f"{n.min()} seeds" if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
         least = float(among.detectable.median())
-        size = display.difference(metric, least, 1, sign=False)
-        if display.is_share(metric) and least >= 1:
+        size = wording.difference(metric, least, 1, sign=False)
+        if metrics.metric(metric).is_fraction and least >= 1:
             said.append(f"With {seeds} each and so much spread, no difference could have been found.")
         else:
             said.append(f"With {seeds} each, a difference had to measure about {size} to be found.")
@@ -186,24 +186,17 @@ def listed(pairs: Sequence[dict[str, Any]], metric: str, side: str) -> str:
     return joined([f"{pair[side]} ({effect(pair, metric)})" for pair in pairs[:MOST]], len(pairs) - MOST)
 
 
-def joined(words: Sequence[str], more: int = 0) -> str:
-    """`a, b and 3 more`; names with a comma are parted by semicolons."""
-    comma = "; " if any(", " in word.partition(" (")[0] for word in words) else ", "
-    *most, last = [*words, *([f"{more} more"] if more > 0 else [])]
-    return f"{comma.join(most)} and {last}" if most else last
-
-
 def effect(pair: dict[str, Any], metric: str) -> str:
-    low, high = (display.difference(metric, pair[key]).removesuffix(" points") for key in ("low", "high"))
-    p = display.p_value(pair["p_holm"])
+    low, high = (wording.difference(metric, pair[key]).removesuffix(" points") for key in ("low", "high"))
+    p = wording.p_value(pair["p_holm"])
     interval = f"95 % interval {low} to {high}"
-    return f"{display.difference(metric, pair['difference'])}, {interval}, p {p if p.startswith('<') else '= ' + p}"
+    return f"{wording.difference(metric, pair['difference'])}, {interval}, p {p if p.startswith('<') else '= ' + p}"
 
 
 def chance(pairs: Sequence[dict[str, Any]], metric: str) -> str:
     """What a tie means, and how many seeds would end it."""
     gaps = sorted(abs(pair["difference"]) for pair in pairs)
-    sizes = [display.difference(metric, gap, sign=False) for gap in (gaps[0], gaps[-1])]
+    sizes = [wording.difference(metric, gap, sign=False) for gap in (gaps[0], gaps[-1])]
     needed = sorted(pair["seeds_needed"] for pair in pairs)
     seeds = [f"about {n:.0f}" if math.isfinite(n) else "over 1000" for n in (needed[0], needed[-1])]
     if len(pairs) == 1:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.comparison.display import plural
-from optbench.comparison.runs import Runs
-from optbench.record import RunRecord
+from optbench.comparison.read import Runs
+from optbench.records.configuration import setting
+from optbench.records.record import RunRecord
+from optbench.records.wording import plural
 
 CODE = ("torch", "torchvision", "pytorch-lightning")
 MOST = 6  # values named in one line
@@ -26,7 +27,7 @@ class Claim:
     text: str
 
 
-def strangers(runs: Runs) -> dict[int, str]:
+def runs_on_other_data(runs: Runs) -> dict[int, str]:
     """Runs that were measured on other images than most: row -> what differs. They are left out of all statistics.
 
     A run that has not read its images yet is no stranger.
@@ -46,16 +47,8 @@ def strangers(runs: Runs) -> dict[int, str]:
 
 
 def measured_on(record: RunRecord) -> tuple[Hashable, ...]:
-    subset = record.images.get("test"), str(setting(record, "trainer.limit_test_batches"))
+    subset = record.images.get("test"), str(setting(record.config, "trainer.limit_test_batches"))
     return record.hashes["data"], record.hashes.get("split"), subset
-
-
-def setting(record: RunRecord, key: str) -> Any:
-    """A value of the configuration by its dotted key, None where there is none."""
-    value: Any = record.config
-    for word in key.split("."):
-        value = value.get(word) if isinstance(value, dict) else None
-    return value
 
 
 def code(record: RunRecord) -> tuple[str, ...]:
@@ -63,13 +56,8 @@ def code(record: RunRecord) -> tuple[str, ...]:
 
     The hash of the training code where a record has it: a commit changes with every word of the documentation.
     """
-    own = record.hashes.get("code") or commit(record)
+    own = record.hashes.get("code") or record.commit
     return own, *(record.versions.get(name, "") for name in CODE)
-
-
-def commit(record: RunRecord) -> str:
-    """With a + where the code was changed and not committed."""
-    return str(record.git.get("commit") or "")[:10] + ("+" if record.git.get("dirty") else "")
 
 
 def devices(runs: Runs, used: pd.Series) -> Counter[str]:
@@ -93,8 +81,8 @@ def ledger(runs: Runs, configuration: pd.Series, used: pd.Series, trials: dict[s
             "Seeds",
             {name: [r.seed for r, n in zip(records, names, strict=True) if n == name] for name in dict.fromkeys(names)},
         ),
-        same("Most epochs allowed", [setting(record, "trainer.max_epochs") for record in records]),
-        same("Batch size", [setting(record, "data.batch_size") for record in records]),
+        same("Most epochs allowed", [setting(record.config, "trainer.max_epochs") for record in records]),
+        same("Batch size", [setting(record.config, "data.batch_size") for record in records]),
         same("Trainable parameters", [record.parameters.get("trainable") for record in records]),
         same("Chosen by", [record.monitor for record in records], "monitor"),
         same("Weights tested", [record.tested.get("checkpoint") for record in records]),
@@ -168,7 +156,7 @@ def numbers(item: str, seeds: dict[str, list[int]]) -> Claim:
 
 
 def test_images(record: RunRecord) -> str:
-    images, limit = record.images.get("test"), str(setting(record, "trainer.limit_test_batches"))
+    images, limit = record.images.get("test"), str(setting(record.config, "trainer.limit_test_batches"))
     if not images:
         return ""
     return str(images) + (f" (limit_test_batches={limit})" if limit not in ("None", "1.0") else "")  # 1 is one batch
@@ -196,7 +184,7 @@ def overlaps(runs: Runs, rows: Sequence[int]) -> Claim:
     """Whether runs shared a host at the same time: their seconds then tell of each other."""
     spans: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        begun, seconds = begin(runs.frame.started[row]), runs.frame.total_seconds[row]
+        begun, seconds = started_at(runs.frame.started[row]), runs.frame.total_seconds[row]
         if begun is None or not seconds >= 0:
             return Claim("Runs at the same time", None, "not recorded by every run")
         spans.setdefault(runs.frame.host[row], []).append((begun, begun + seconds))
@@ -215,7 +203,7 @@ def overlaps(runs: Runs, rows: Sequence[int]) -> Claim:
     return Claim("Runs at the same time", True, "none of these runs shared its host with another of them")
 
 
-def begin(started: str) -> float | None:
+def started_at(started: str) -> float | None:
     try:
         return datetime.fromisoformat(started).timestamp()
     except ValueError:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.comparison import display, statistics
-from optbench.comparison.runs import better, counterpart
+from optbench.comparison import statistics
+from optbench.records import metrics, wording
+from optbench.records.wording import is_number, text
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,6 @@ class Interaction:
 
 
 LOGARITHMIC = ("lr", "weight_decay", "eps", "batch_size")
-
-
-def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def lines_of(factors: Mapping[str, Sequence[Any]], factor: str, groups: Sequence[str]) -> list[str]:
@@ -91,7 +88,7 @@ def sensitivity(
     if points.empty:
         return None
     chosen = points[points.chosen_by.notna() & (points.diverged == 0)]
-    points.loc[(better(metric) * chosen.chosen_by).groupby(chosen.line).idxmax(), "best"] = True
+    points.loc[(metrics.sign(metric) * chosen.chosen_by).groupby(chosen.line).idxmax(), "best"] = True
     low, high = float(points.x.min()), float(points.x.max())
     log = low > 0 and (factor.rpartition(".")[2] in LOGARITHMIC or high > 20 * low)
     judged = [judge(factor, str(line), group, metric) for line, group in points.groupby("line")]
@@ -103,28 +100,28 @@ def judge(factor: str, line: str, points: pd.DataFrame, metric: str) -> tuple[st
     """What a line says, and whether its best value lies on the edge of what was tried."""
     points = points.sort_values("x").reset_index(drop=True)
     name = f"{line}: " if line else ""
-    diverged = [display.number(x) for x in points.x[points.diverged > 0]]
+    diverged = [wording.number(x) for x in points.x[points.diverged > 0]]
     ends = f" It diverged at {', '.join(diverged)}." if diverged else ""
     if not points.best.any():
         return f"{name}no value of {factor} gave a result without divergence.{ends}", False
     best = int(points.index[points.best][0])
-    x, validation = points.x[best], counterpart(metric)
+    x, validation = points.x[best], metrics.at("val", metric)
     near = [best, best]
     for side, step in ((0, -1), (1, 1)):
         while 0 <= (at := near[side] + step) < len(points) and close(points, at, best, validation):
             near[side] = at
     low, high = points.x[near[0]], points.x[near[1]]
-    point = "one point" if display.is_share(metric) else "1 %"
+    point = "one point" if metrics.metric(metric).is_fraction else "1 %"
     width = (
-        f"within {point} of that from {display.number(low)} to {display.number(high)}"
+        f"within {point} of that from {wording.number(low)} to {wording.number(high)}"
         + (f", a factor of {high / low:.3g}" if low > 0 else "")
         if high > low
         else f"no other value that was tried comes within {point} of that"
     )
     sentence = (
-        f"{name}best at {factor}={display.number(x)} ({validation} "
-        f"{display.value(validation, points.chosen_by[best])}, {metric} "
-        f"{display.value(metric, points['mean'][best])}); {width}.{ends}"
+        f"{name}best at {factor}={wording.number(x)} ({validation} "
+        f"{wording.value(validation, points.chosen_by[best])}, {metric} "
+        f"{wording.value(metric, points['mean'][best])}); {width}.{ends}"
     )
     if len(points) == 2:
         return f"{sentence} Two values cannot show where the best lies.", False
@@ -137,7 +134,7 @@ def judge(factor: str, line: str, points: pd.DataFrame, metric: str) -> tuple[st
 
 def close(points: pd.DataFrame, at: int, best: int, validation: str) -> bool:
     """Within one point of the best (for a loss: 1 %), without divergence."""
-    allowed = 0.01 if display.is_share(validation) else 0.01 * abs(points.chosen_by[best])
+    allowed = 0.01 if metrics.metric(validation).is_fraction else 0.01 * abs(points.chosen_by[best])
     gap = abs(points.chosen_by[at] - points.chosen_by[best])
     return bool(gap <= allowed + 1e-12 and points.diverged[at] == 0)
 
@@ -161,7 +158,7 @@ def interaction(
         return None
     diverged = cells.assign(metric=cells.status == "diverged").pivot_table("metric", "row", "column", "any")
     chosen = chosen.mask(diverged.reindex(**order).eq(True))
-    best = (better(metric) * chosen).dropna(how="all").idxmax(axis=1)
+    best = (metrics.sign(metric) * chosen).dropna(how="all").idxmax(axis=1)
     word = columns.rpartition(".")[2]
     if best.empty:
         sentence = f"No {columns} gave a result without divergence."
@@ -187,10 +184,6 @@ def interaction(
                 f"themselves, {share:.0%} is their interaction."
             )
     return Interaction(rows, columns, grid, sentence)
-
-
-def text(value: Any) -> str:
-    return display.number(value) if is_number(value) else str(value)
 
 
 def ordered(values: Sequence[Any]) -> list[str]:

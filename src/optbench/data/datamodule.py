@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from optbench.data.imageset import ImageSet
-from optbench.randomness import batch_seed
+from optbench.training.lightning_internals import batches_done_before_restart
+from optbench.training.randomness import batch_seed
 
 Batch = tuple[Tensor, Tensor]
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -170,12 +171,9 @@ class ImageDataModule(pl.LightningDataModule):
         return images, labels
 
     def train_order(self) -> TrainOrder:
-        return TrainOrder(self.train, self.order_seed, lambda: self._batches_done() * self.batch_size)
-
-    def _batches_done(self) -> int:
-        """Of the epoch within which a run goes on from a checkpoint; 0 as any other epoch begins."""
-        loop = self.trainer.fit_loop if self.trainer else None
-        return loop.epoch_loop.batch_progress.current.completed if loop and loop.restarting else 0
+        return TrainOrder(
+            self.train, self.order_seed, lambda: batches_done_before_restart(self.trainer) * self.batch_size
+        )
 
     def order_sha256(self) -> str:
         """A hash of the first epoch's order and the batch size: with `order_seed` it fixes every later one

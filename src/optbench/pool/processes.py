@@ -1,8 +1,11 @@
 """A pool's processes: started as devices become free, watched, stopped, never left behind."""
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,9 +13,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from optbench.pool.devices import GPU, Job, Queue, label
-from optbench.pool.tether import PARENT
 
 LOG = "output.log"  # of each run, in its folder: all that it prints
+PARENT = "OPTBENCH_PARENT"  # the process that started this one, without which it dies
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TICK = 0.05  # seconds between two looks at the processes
 
 
@@ -183,3 +187,32 @@ def noted(*signals: signal.Signals) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def die_with_parent() -> None:
+    """Die when the process dies that OPTBENCH_PARENT names, and let those that this one starts die with it.
+
+    The pool names itself for each of its runs; a run names itself for the ranks of DDP, which Lightning starts with
+    its environment. Linux then kills the process when the thread dies that started it: start processes from the main
+    one. Who lost the parent before this call, while Python and Hydra were loading, finds another one here and ends.
+    """
+    parent = int(os.environ.get(PARENT) or 0)
+    if not parent:
+        return
+    os.environ[PARENT] = str(os.getpid())
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        die()
+
+
+def watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    die()
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

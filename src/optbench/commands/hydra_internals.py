@@ -1,0 +1,138 @@
+"""All that leans on Hydra's and OmegaConf's internals. `tests/test_commands_hydra_internals.py` names the version
+with which a part of it breaks."""
+
+import copy
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, setup_globals
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+HIDDEN = ("hydra", "_target_", "_partial_")  # keys that no message offers
+
+
+def parse_arguments(arguments: Sequence[str]) -> Any:
+    """Hydra's own reading of a command line: `overrides`, `multirun`, `help`, `cfg`, `config_name`, …"""
+    return get_args_parser().parse_args(list(arguments))
+
+
+def is_multirun() -> bool:
+    """Whether -m was typed, and the runs take place in this process or in one that a launcher's library started."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def in_sweep() -> bool:
+    """Whether this run is one of several that -m started: in this process, or in one that knows its number."""
+    return is_multirun() or (HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().job, "num"))
+
+
+# one job of a sweep
+
+
+def compose_job(
+    config: DictConfig, overrides: Sequence[str], number: int, loader: ConfigLoader | None = None
+) -> DictConfig:
+    """What Hydra's launcher makes of one job of a sweep; its folder is in `hydra.runtime.output_dir`."""
+    setup_globals()  # the resolvers that the configuration of a sweep's job needs, such as ${now:}
+    cfg = (loader or GlobalHydra.instance().config_loader()).load_sweep_config(config, list(overrides))
+    with open_dict(cfg):
+        cfg.hydra.job.id = cfg.hydra.job.num = number
+    with answers_for_hydra(cfg):  # the folder's name may ask
+        folder = Path(cfg.hydra.sweep.dir, cfg.hydra.sweep.subdir).absolute()
+    with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
+        cfg.hydra.runtime.output_dir = str(folder)
+    return cfg
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """What a task is given."""
+    task = copy.deepcopy(cfg)
+    with read_write(task), open_dict(task):
+        del task["hydra"]
+    return task
+
+
+def resolved_job(cfg: DictConfig) -> Any:
+    """The same as plain dictionaries, with every `${...}` replaced."""
+    with answers_for_hydra(cfg):
+        return OmegaConf.to_container(without_hydra(cfg), resolve=True)
+
+
+@contextmanager
+def answers_for_hydra(cfg: DictConfig) -> Iterator[None]:
+    """Let `${hydra:...}` ask this configuration."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(cfg)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+# what became of a job
+
+
+def job_error(job: JobReturn) -> BaseException | None:
+    """What a job raised, without `JobReturn.return_value`, which writes a line of its own before it raises."""
+    return cast(BaseException, job._return_value) if job.status == JobStatus.FAILED else None
+
+
+def job_return(cfg: DictConfig, outcome: float | Exception) -> JobReturn:
+    """What a sweeper is told of a job: its value, or why there is none."""
+    return JobReturn(
+        overrides=list(cfg.hydra.overrides.task),
+        cfg=without_hydra(cfg),
+        hydra_cfg=OmegaConf.masked_copy(cfg, "hydra"),
+        working_dir=str(Path.cwd()),
+        task_name=JobRuntime.instance().get("name"),
+        status=JobStatus.FAILED if isinstance(outcome, Exception) else JobStatus.COMPLETED,
+        _return_value=outcome,
+    )
+
+
+JOB_ERROR = "Error executing job with overrides: "
+
+
+class WithoutJobErrors:
+    """A text stream that drops the line that Hydra writes, with all overrides, before it raises a job's error."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        return len(text) if text.startswith(JOB_ERROR) else self.stream.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+@contextmanager
+def without_job_errors() -> Iterator[None]:
+    """The error itself is told once, as a sentence."""
+    with redirect_stderr(cast(TextIO, WithoutJobErrors(sys.stderr))):
+        yield
+
+
+# a configuration's keys
+
+
+def root_of(node: DictConfig) -> DictConfig:
+    return cast(DictConfig, node._get_root())
+
+
+def keys_below(node: Any, path: str = "") -> Iterator[str]:
+    """The dotted keys of all single values below a node, but for those of Hydra itself."""
+    if not isinstance(node, DictConfig):
+        yield path
+    elif not node._is_none() and not node._is_interpolation():
+        for key in node:
+            if key not in HIDDEN:
+                yield from keys_below(node._get_node(key), f"{path}.{key!s}".lstrip("."))

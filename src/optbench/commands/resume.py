@@ -1,0 +1,128 @@
+"""Going on where a run or a sweep stopped: what the command means, and whether the folder still is what it was.
+
+Nothing here needs torch: a mistake is told at once.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from optbench.commands.hydra_internals import parse_arguments
+from optbench.records.configuration import key_of, refuse_other_configuration
+from optbench.records.record import SUMMARY, RunRecord, refuse_used_folder
+
+QUOTES = "'\""
+SWEEP = "multirun.yaml"  # Hydra's own record of a sweep
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """The command line that one with `resume=<folder>` stands for; any other stays as it is, but for relative folders.
+
+    A run goes on in its folder, with the configuration in its record. A sweep is what its multirun.yaml says, in its
+    folder, where each run finds out for itself what is left to do; Hydra's own settings, such as the launcher, may be
+    given anew.
+
+    Raises:
+        ValueError: where the folder is not what it is taken for, or more settings are given.
+    """
+    args = parse_arguments(arguments)
+    given = [override for override in args.overrides if key_of(override) == "resume"]
+    if args.help or args.hydra_help or not given or given[-1].partition("=")[2] in ("", "null"):
+        refuse_folder_in_use(args.overrides)
+        return list(map(with_absolute_folder, arguments))
+    folder = Path(given[-1].partition("=")[2].strip(QUOTES)).expanduser().absolute()
+    kind = "run" if (folder / SUMMARY).is_file() else "sweep" if (folder / SWEEP).is_file() else None
+    if kind is None and (folder / ".hydra").is_dir():
+        raise ValueError(f"resume={folder} ended before it was a run: nothing is recorded yet. Start it anew.")
+    if kind is None:
+        raise ValueError(
+            f"resume={folder} is neither a run nor a sweep. Give the folder of one, for example "
+            "logs/train/runs/<run>, or with -m logs/train/multiruns/<sweep>."
+        )
+    if (kind == "sweep") is not bool(args.multirun):
+        advice = "add -m to go on with it" if kind == "sweep" else "leave out -m to go on with it"
+        raise ValueError(f"resume={folder} is a {kind}: {advice}.")
+    settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|hydra[./].*)=", override)]
+    others = [argument for argument in arguments if argument not in [*given, *settings]]
+    place = quoted(folder)
+    if kind == "sweep":
+        return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name))
+    RunRecord.read(folder)
+    if args.cfg:
+        raise ValueError(f"resume={folder} goes on with the run's own configuration; summary.json in it shows it.")
+    if settings:
+        raise ValueError(
+            f"resume={folder} goes on with the run's own settings, so {' '.join(settings)} cannot be given. For a new "
+            f"run from the weights of one that has completed, give ckpt_path={folder}/checkpoints/last.ckpt."
+        )
+    return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
+
+
+def sweep_command(folder: Path, settings: Sequence[str], others: Sequence[str], place: str, named: bool) -> list[str]:
+    """The command of the sweep again; `others` are flags and Hydra's own settings, which replace those it had."""
+    try:
+        hydra = OmegaConf.load(folder / SWEEP).hydra
+        # what was typed, unresolved: ${seed} is another value in every run
+        before: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+        sweeper, source = hydra.sweeper._target_, hydra.job.config_name
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
+        raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
+    if not sweeper.endswith("BasicSweeper"):
+        raise ValueError(f"resume={folder}: only sweeps over given values go on; this one searched with {sweeper}.")
+    if settings and sorted(settings) != sorted(before["task"]):
+        raise ValueError(
+            f"resume={folder} goes on with the sweep's own settings ({' '.join(before['task'])}), so "
+            f"{' '.join(settings)} cannot be given. Leave it out, or start a new sweep."
+        )
+    replaced = {key_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir"}
+    kept = [override for override in before["hydra"] if key_of(override) not in replaced]
+    flags = [] if named or source == "train" else ["--config-name", source]
+    return [*others, *flags, *kept, *before["task"], place]
+
+
+def with_absolute_folder(argument: str) -> str:
+    """`hydra.sweep.dir` with an absolute path: Ray and SLURM start the runs of a sweep elsewhere."""
+    key, _, folder = argument.partition("=")
+    if key != "hydra.sweep.dir" or not folder or "$" in folder:
+        return argument
+    return f"{key}={quoted(Path(folder.strip(QUOTES)).expanduser().absolute())}"
+
+
+def quoted(folder: Path) -> str:
+    """As Hydra reads a value that may have spaces and brackets."""
+    return "'" + str(folder).replace("'", "\\'") + "'"
+
+
+def refuse_folder_in_use(overrides: Sequence[str]) -> None:
+    """Before Hydra writes its own files over those of a run; what a process of a run or a launcher does is its own."""
+    given = {key_of(override): override.partition("=")[2].strip(QUOTES) for override in overrides}
+    mine = "hydra.job.num" in given or "LOCAL_RANK" in os.environ
+    if "hydra.run.dir" in given and not mine:
+        refuse_used_folder(Path(given["hydra.run.dir"]).expanduser().absolute())
+
+
+def check_sweep(folder: Path, compose: Callable[[list[str], Path], Any]) -> None:
+    """Refuse to go on with a sweep whose configuration is no longer what it was, before anything starts.
+
+    One run for each set of choices is enough to see that a file of the configuration has changed; each run looks
+    again for itself.
+
+    Args:
+        compose: the resolved configuration for a run's overrides and folder.
+    """
+    seen = set()
+    for path in sorted(folder.glob(f"*/{SUMMARY}")):
+        try:
+            record = RunRecord.read(path.parent)
+        except ValueError:
+            continue  # the run itself will say so
+        choices = tuple(sorted(record.choices.items()))
+        if choices not in seen:
+            seen.add(choices)
+            refuse_other_configuration(record.config, compose(record.overrides, path.parent), path.parent)

@@ -1,0 +1,101 @@
+"""comparison/: the page, the tables to paste, the figures for a paper, and a table in the terminal."""
+
+import logging
+import shlex
+import textwrap
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from secrets import token_hex
+
+from optbench.commands.terminal import show
+from optbench.comparison.analysis import Comparison, compare
+from optbench.comparison.report import figures, page, tables
+from optbench.records.files import PROJECT, write_atomically
+
+FOLDER = "comparison"
+
+
+def compare_runs(
+    runs: str | Sequence[str],
+    by: str | Sequence[str] | None = None,
+    baseline: str | None = None,
+    metric: str = "test/accuracy",
+    target: float | Sequence[float] | None = None,
+    output: str | None = None,
+) -> Path:
+    """Compare finished runs, write `comparison/`, and tell the answer; returns the folder.
+
+    Raises:
+        ValueError: for an argument that is not allowed, or runs that are not there.
+    """
+    sources = [runs] if isinstance(runs, str) else [str(source) for source in runs]
+    keys = [] if by is None else [by] if isinstance(by, str) else list(by)
+    targets = check_targets(target, metric)
+    comparison = compare(sources, keys, None if baseline is None else str(baseline), str(metric), targets)
+    folder = Path(output).expanduser() if output else place(sources)
+    tell(comparison)  # first: no full disk takes the answer with it
+    try:
+        write(comparison, folder)
+    except OSError as error:
+        raise ValueError(
+            f"output={folder} cannot be written: {error.strerror or error}. output=<folder> chooses another."
+        ) from error
+    print(f"Report: {folder / 'report.html'}")
+    return folder
+
+
+def check_targets(target: float | Sequence[float] | None, metric: str) -> list[float]:
+    """Raises ValueError for what is no level of the validation metric."""
+    targets = (
+        []
+        if target is None
+        else list(target)
+        if isinstance(target, Sequence) and not isinstance(target, str)
+        else [target]
+    )
+    share = not metric.endswith("loss")
+    for value in targets:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or (share and value >= 1):
+            what = (
+                "a share between 0 and 1, for example target=0.5 or target=[0.4,0.5]" if share else "a number above 0"
+            )
+            raise ValueError(f"target={value} must be {what}: the level of validation at which time is taken.")
+    return sorted(targets)
+
+
+def place(sources: Sequence[str]) -> Path:
+    """A sweep's own folder; a new one below logs/comparison/ where runs come from several places."""
+    first = Path(sources[0]).expanduser()
+    if len(sources) == 1 and first.is_dir() and not (first / "summary.json").exists():
+        return first / FOLDER
+    return PROJECT / "logs" / FOLDER / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{token_hex(3)}"
+
+
+def write(comparison: Comparison, folder: Path) -> None:
+    """The tables first: a page or a figure that can't be drawn must not take the numbers with it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tables.summary_csv(comparison, folder / "summary.csv")
+    tables.statistics_csv(comparison, folder / "statistics.csv")
+    write_atomically(folder / "report.md", tables.markdown(comparison))
+    write_atomically(folder / "table.tex", tables.latex(comparison))
+    write_atomically(folder / "report.html", page.render(comparison))
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every table of every font it embeds
+    figures.save(comparison, folder)
+
+
+def tell(comparison: Comparison) -> None:
+    """The answer and the ranking in the terminal."""
+    more = (
+        [f"Left out: {len(comparison.skipped) - 5} more folders; report.md names them."]
+        if len(comparison.skipped) > 5
+        else []
+    )
+    for sentence in [*comparison.skipped[:5], *more, *comparison.violations]:
+        print(sentence)
+    rows = tables.terminal(comparison)
+    if rows:
+        show(f"{comparison.metric} by {', '.join(comparison.by) or 'seed'}", rows)
+    print(textwrap.fill(" ".join(comparison.answer), 100, break_long_words=False, break_on_hyphens=False))
+    if len(comparison.sources) == 1 and Path(comparison.sources[0]).is_dir():
+        print(f"\nCurves: tensorboard --logdir {shlex.quote(comparison.sources[0])}")

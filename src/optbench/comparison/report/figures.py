@@ -1,0 +1,451 @@
+"""Figures for a paper: one or two columns wide, legible in grey, as PNG and as PDF."""
+
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+
+from optbench.comparison.analysis import Comparison
+from optbench.comparison.report import palette
+from optbench.comparison.report.palette import Style
+from optbench.comparison.report.tables import problems
+from optbench.comparison.sensitivity import Interaction, Sensitivity
+from optbench.records import metrics, wording
+
+NAMES = ("ranking", "differences", "curves", "curves_by_seconds", "time_to_target", "sensitivity_.+", "interaction")
+SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper, and two
+INK, MUTED = "#222222", "#767676"
+MOST_CURVES, MOST_RANKS, MOST_PAIRS, MOST_CELLS = 8, 30, 20, 150
+DASHES: dict[str, Any] = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (5, 1.4, 1, 1.4))}
+MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X"}
+SETTINGS: Any = {
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same everywhere, and with the most letters
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.title_fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 3.2,  # a dash pattern needs this length to be told apart
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "axes.linewidth": 0.6,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "grid.color": "#e2e2e2",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # a name may hold $ and _
+    "text.usetex": False,
+    "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
+    "savefig.dpi": 300,
+}
+
+
+@contextmanager
+def paper() -> Iterator[None]:
+    """The settings above, for what is drawn or saved inside. A letter that the font lacks is a box, not a warning."""
+    with mpl.rc_context(SETTINGS), warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message=r"Glyph \d+ .* missing from font|Matplotlib currently does not support"
+        )
+        yield
+
+
+def save(comparison: Comparison, folder: Path) -> list[Path]:
+    """Write figures/<name>.png and .pdf below `folder` and return the paths; figures of an earlier report go."""
+    place = folder / "figures"
+    place.mkdir(parents=True, exist_ok=True)
+    for old in place.iterdir():
+        if old.suffix in (".png", ".pdf") and re.fullmatch("|".join(NAMES), old.stem):
+            old.unlink()
+    paths = []
+    with paper():
+        for name, figure in draw(comparison).items():
+            for suffix, dated in (("png", "Creation Time"), ("pdf", "CreationDate")):
+                paths.append(place / f"{name}.{suffix}")
+                figure.savefig(paths[-1], metadata={dated: None})  # undated: the same runs give the same bytes
+                figure.set_layout_engine("none")  # it stands
+    return paths
+
+
+def draw(comparison: Comparison) -> dict[str, Figure]:
+    """The figures that have something to show."""
+    with paper():
+        figures = {
+            "ranking": ranking(comparison),
+            "differences": differences(comparison),
+            "curves": curves(comparison, "epoch"),
+            "curves_by_seconds": None if comparison.times_withheld else curves(comparison, "seconds"),
+            "time_to_target": time_to_target(comparison),
+            **{
+                "sensitivity_" + re.sub(r"[^\w.-]+", "_", item.factor): sensitivity(comparison, item)
+                for item in comparison.sensitivities
+            },
+            "interaction": interaction(comparison.interaction, comparison.metric, comparison.higher_is_better),
+        }
+        return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def ranking(comparison: Comparison) -> Figure | None:
+    """The best on top: mean with its interval, and each seed as a small dot below."""
+    metric, rows = comparison.metric, comparison.ranking.head(MOST_RANKS)
+    if rows["mean"].isna().all():
+        return None
+    styles, scale = palette.styles(comparison), scale_of(metric)
+    names = labels(rows["configuration"])
+    ticks = [names[row.configuration] + remark(row, comparison.baseline) for row in rows.itertuples()]
+    figure = Figure(figsize=(fitting(ticks, 22), 0.75 + 0.24 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+
+    used = comparison.runs[comparison.runs["used"].astype(bool)]
+    seeds = used.groupby(["configuration", "seed"])["metric"].mean().reset_index()  # as the statistics sample them
+    for y, row in enumerate(rows.itertuples()):
+        style = styles[row.configuration]
+        if math.isnan(row.mean):
+            text = f"no result: {problems(row)}"
+            axes.text(0.02, y, text, transform=axes.get_yaxis_transform(), va="center", color=MUTED, fontsize=7)
+            continue
+        dots = scale * seeds["metric"][seeds["configuration"] == row.configuration]
+        if len(dots) > 1:
+            axes.plot(dots, [y + 0.3] * len(dots), "o", color=style.colour, markersize=2.2, alpha=0.7, mew=0)
+            axes.plot([scale * row.low, scale * row.high], [y, y], color=style.colour, solid_capstyle="butt")
+        axes.plot(scale * row.mean, y, MARKERS[style.marker], color=style.colour, markersize=5, label=row.configuration)
+        if row.configuration == comparison.baseline:
+            axes.axvline(scale * row.mean, color=MUTED, linewidth=0.6, linestyle=DASHES["dot"], zorder=0)
+
+    if logarithmic(metric, rows["mean"]):
+        set_log(axes, "x")
+    axes.set_yticks(range(len(rows)), ticks)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    note = "mean with 95 % interval; small dots: seeds" if rows["n"].max() > 1 else "one seed each"
+    axes.set_xlabel(f"{axis_label(metric)}\n{note}", loc="right")  # it may reach below the names
+    if len(rows) < len(comparison.ranking):
+        axes.set_title(f"the best {len(rows)} of {len(comparison.ranking)} configurations", color=MUTED, loc="left")
+    return figure
+
+
+def remark(row: Any, baseline: str | None) -> str:
+    """What a reader must know of a mean."""
+    remarks = ["baseline"] * (row.configuration == baseline) + [problems(row)] * (row.n > 0)
+    return f" ({', '.join(filter(None, remarks))})" if any(remarks) else ""
+
+
+def differences(comparison: Comparison) -> Figure | None:
+    """A forest plot: a row a pair, its difference with the interval; filled where a difference is claimed."""
+    metric, pairs = comparison.metric, comparison.differences
+    known = pairs[pairs["difference"].notna()]
+    rows = known.head(MOST_PAIRS)
+    if known["low"].isna().all():  # with one seed each, the ranking shows it all
+        return None
+    scale = scale_of(metric)
+    names = labels([*rows["a"], *rows["b"]], 34)
+    ticks = [f"{names[a]} − {names[b]}" for a, b in zip(rows["a"], rows["b"], strict=True)]
+    figure = Figure(figsize=(fitting(ticks, 24), 1.2 + 0.22 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    axes.axvline(0, color=MUTED, linewidth=0.8, zorder=0)
+    for y, row in enumerate(rows.itertuples()):
+        axes.plot([scale * row.low, scale * row.high], [y, y], color=INK, solid_capstyle="butt")
+        axes.plot([scale * row.difference], [y], "o", color=INK, markersize=4.5, mfc=INK if claimed(row) else "white")
+    axes.set_yticks(range(len(rows)), ticks)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    unit = " (points)" if scale == 100 else ""
+    sides = ("second is better", "first is better")[:: 1 if comparison.higher_is_better else -1]
+    axes.set_xlabel(f"difference in {short(metrics.title(metric))}{unit}\n← {sides[0]}   |   {sides[1]} →", loc="right")
+    kinds = {True: ("difference claimed", INK), False: ("tie, or no claim", "white")}
+    handles = [
+        Line2D([], [], marker="o", linestyle="", color=INK, markersize=4.5, mfc=fill, label=text)
+        for kind, (text, fill) in kinds.items()
+        if any(claimed(row) == kind for row in rows.itertuples())
+    ]
+    cut = f"; the first {len(rows)} of {len(known)} pairs" if len(known) > len(rows) else ""
+    figure.legend(
+        handles=handles, loc="outside upper center", ncols=2, handlelength=1, title=f"mean with 95 % interval{cut}"
+    )
+    return figure
+
+
+def claimed(pair: Any) -> bool:
+    return pair.verdict in ("better", "worse")
+
+
+def curves(comparison: Comparison, against: str) -> Figure | None:
+    """A panel a metric over `against` (`epoch` or `seconds`): the mean over seeds, in a band of one standard deviation.
+
+    A line ends where the first of its runs does: a mean over fewer runs would jump.
+    """
+    names, note = shown(comparison)
+    used = comparison.curves[comparison.curves["row"].map(comparison.runs["used"]).astype(bool)]
+    means = {name: mean_curve(used[used["configuration"] == name]) for name in names}
+    metrics = [
+        metric
+        for metric in comparison.curve_metrics
+        if not (metric == "lr" and against == "seconds")
+        and any((mean[metric].notna() & mean[against].notna()).any() for mean, _ in means.values())
+    ]
+    if not metrics:
+        return None
+
+    columns = {1: 1, 2: 2, 3: 3, 4: 2}[len(metrics)]
+    rows = -(-len(metrics) // columns)
+    width = DOUBLE if columns > 1 else SINGLE
+    banded = any(sd[metrics].notna().any(axis=None) for _, sd in means.values())
+    title = "; ".join(filter(None, [note, "band: ± 1 standard deviation over seeds" if banded else ""]))
+    figure = Figure(layout="constrained")
+    styles = palette.styles(comparison)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for axes, metric in zip(panels, metrics, strict=True):
+        scale = scale_of(metric)
+        for k, (name, (mean, sd)) in enumerate(means.items()):
+            x, y, spread = mean[against].to_numpy(), scale * mean[metric].to_numpy(), scale * sd[metric].to_numpy()
+            step = max(1, len(x) // 6)
+            axes.plot(x, y, **line(styles[name]), markevery=(k % step, step), label=name)
+            axes.fill_between(x, y - spread, y + spread, color=styles[name].colour, alpha=0.15, linewidth=0)
+        if logarithmic(metric, pd.concat([mean[metric] for mean, _ in means.values()])):
+            set_log(axes, "y")
+        elif metric == "lr":
+            axes.set_ylim(bottom=0)
+        axes.set(xlabel="epoch" if against == "epoch" else "seconds of training", ylabel=axis_label(metric))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=against == "epoch", min_n_ticks=1))
+        axes.grid(axis="y")
+    handles = {name: Line2D([], [], **line(styles[name])) for name, (mean, _) in means.items() if len(mean)}
+    height = legend_below(figure, width, handles, title)
+    figure.set_size_inches(width, 1.9 * rows + height)
+    return figure
+
+
+def mean_curve(curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Mean and standard deviation at each epoch that all runs have; nan as soon as one run has no finite value."""
+    numbers = curves.drop(columns=["configuration", "seed"]).astype(float).replace([math.inf, -math.inf], math.nan)
+    epochs = numbers.groupby("epoch", as_index=False)
+    everyone = epochs["row"].nunique()["row"] == numbers["row"].nunique()
+    mean, sd = epochs.mean(skipna=False), epochs.std(skipna=False)
+    return mean[everyone.to_numpy()], sd[everyone.to_numpy()]
+
+
+def shown(comparison: Comparison) -> tuple[list[str], str]:
+    """The configurations that a figure of lines has room for, and a note where these are not all."""
+    ranked = list(comparison.ranking["configuration"])
+    if len(ranked) <= MOST_CURVES:
+        return ranked, ""
+    best, note = ranked[:MOST_CURVES], f"the best {MOST_CURVES} of {len(ranked)} configurations"
+    if comparison.baseline is None or comparison.baseline in best:
+        return best, note
+    return [*best, comparison.baseline], f"{note}, and the baseline"
+
+
+def time_to_target(comparison: Comparison) -> Figure | None:
+    """Performance profile: which share of the targets a configuration reaches within so many times the fewest steps."""
+    profile, styles = comparison.profile, palette.styles(comparison)
+    names, note = shown(comparison)
+    names = [name for name in names if (profile["configuration"] == name).any()]
+    if not names:
+        return None
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    right = 1.05 * max(profile["ratio"].max(), 1.05)  # lines go on to the edge: a share never falls again
+    for name in names:
+        steps = profile[profile["configuration"] == name].sort_values("ratio")
+        x, y = [*steps["ratio"], right], [*100 * steps["share"], 100 * steps["share"].iloc[-1]]
+        style = {**line(styles[name]), "markevery": slice(0, len(steps))}
+        axes.plot(x, y, drawstyle="steps-post", label=name, clip_on=False, **style)
+    axes.set(xlim=(1, right), ylim=(0, 102))
+    if right > 4:
+        set_log(axes, "x")
+    axes.set(xlabel="steps to a target, as a multiple of the fewest", ylabel="share of targets reached (%)")
+    axes.grid()
+    height = legend_below(figure, SINGLE, {name: Line2D([], [], **line(styles[name])) for name in names}, note)
+    figure.set_size_inches(SINGLE, 2.1 + height)
+    return figure
+
+
+def sensitivity(comparison: Comparison, item: Sensitivity) -> Figure | None:
+    """The metric against a number: intervals, a ring at what validation chose, a cross at the bottom for divergence."""
+    points, metric = item.points, comparison.metric
+    if points["mean"].isna().all():
+        return None
+    scale, styles = scale_of(metric), palette.line_styles(comparison, item)
+    sign = 1 if comparison.higher_is_better else -1
+    best = (sign * points["mean"]).groupby(points["line"]).max().sort_values(ascending=False, kind="stable").index
+    names = list(best[:MOST_CURVES])
+    note = f"the best {len(names)} of {len(best)}" if len(names) < len(best) else ""
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
+    handles: dict[str, Line2D] = {}
+    stacked = Counter[float]()  # lines that diverge at the same value stay apart
+    for name in names:
+        its, style = points[points["line"] == name].sort_values("x"), styles[name]
+        y, low, high = (scale * its[column].to_numpy() for column in ("mean", "low", "high"))
+        x = its["x"].to_numpy()
+        axes.plot(x, y, **line(style), label=name)
+        axes.vlines(x, low, high, color=style.colour, linewidth=1)
+        chosen = its["best"].to_numpy(bool)
+        axes.plot(x[chosen], y[chosen], "o", markersize=8, mfc="none", mec=INK, mew=0.8)
+        for value in x[its["diverged"].to_numpy() > 0]:
+            level = 0.035 + 0.055 * stacked[value]
+            axes.plot(value, level, "x", color=style.colour, mew=1.4, transform=axes.get_xaxis_transform())
+            stacked[value] += 1
+        handles[name or f"all by {item.factor}"] = Line2D([], [], **line(style))
+
+    if logarithmic(metric, points["mean"]):
+        set_log(axes, "y")
+    axes.margins(y=0.05 + 0.07 * max(stacked.values(), default=0))  # room for the crosses
+    values = sorted(set(points["x"]))
+    if item.log:
+        set_log(axes, "x")
+    ticks = apart(values, item.log)
+    axes.set_xticks(ticks, [wording.number(x) for x in ticks], rotation=30 if len(ticks) > 5 else 0)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(xlabel=short(item.factor), ylabel=axis_label(metric))
+    axes.grid(axis="y")
+    if points["best"].any():
+        handles["best on validation"] = Line2D([], [], linestyle="", marker="o", markersize=7, mfc="none", mec=INK)
+    if stacked:
+        handles["diverged"] = Line2D([], [], linestyle="", marker="x", mec=MUTED, mew=1.4)
+    bars = "bars: 95 % interval" if points["low"].notna().any() else ""
+    height = legend_below(figure, SINGLE, handles, "; ".join(filter(None, [note, bars])))
+    figure.set_size_inches(SINGLE, 2.2 + height)
+    return figure
+
+
+def interaction(item: Interaction | None, metric: str, higher_is_better: bool) -> Figure | None:
+    """A heat map with its numbers; what is lighter is better, a dash has no result."""
+    if item is None or item.grid.isna().all(axis=None) or item.grid.size > MOST_CELLS:
+        return None
+    values = scale_of(metric) * item.grid.to_numpy(float)
+    rows, columns = values.shape
+    below, beside = labels(item.grid.columns, 20), labels(item.grid.index, 30)
+    longest = max(map(len, below.values()))
+    width = SINGLE if columns <= 5 and max(map(len, beside.values())) <= 12 else DOUBLE
+    slanted = longest > 6 or columns > 8
+    figure = Figure(figsize=(width, 1 + 0.3 * rows + (0.05 * longest if slanted else 0)), layout="constrained")
+    axes = figure.subplots()
+    axes.set_facecolor("#eeeeee")
+    cmap = "cividis" if higher_is_better else "cividis_r"
+    norm = "log" if logarithmic(metric, item.grid.stack()) else "linear"
+    image = axes.imshow(values, cmap, norm, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        if math.isnan(value):
+            axes.text(column, row, "–", ha="center", va="center", color=MUTED)
+            continue
+        red, green, blue, _ = image.cmap(image.norm(value))
+        dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+        text = f"{value:.1f}" if scale_of(metric) == 100 else f"{value:.3g}"
+        axes.text(column, row, text, ha="center", va="center", color="white" if dark else "black", fontsize=7)
+    ticks = [below[name] for name in item.grid.columns]
+    axes.set_xticks(range(columns), ticks, rotation=40 if slanted else 0, ha="right" if slanted else "center")
+    axes.set_yticks(range(rows), [beside[name] for name in item.grid.index])
+    axes.set(xlabel=short(item.columns), ylabel=short(item.rows, 24))
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="minor", length=0)
+    axes.set_title(axis_label(metric) + ("; –: no result" if np.isnan(values).any() else ""), loc="left")
+    return figure
+
+
+# words and axes
+
+
+def scale_of(metric: str) -> float:
+    """Shares are drawn as per cent."""
+    return 100 if metrics.metric(metric).is_fraction else 1
+
+
+def axis_label(metric: str) -> str:
+    """`validation accuracy (%)` for `val/accuracy`."""
+    if metric == "lr":
+        return "learning rate"
+    return short(metrics.title(metric)) + (" (%)" if scale_of(metric) == 100 else "")
+
+
+def short(text: str, most: int = 36) -> str:
+    """In one line and of no more than so many letters; what is too many is missing in the middle."""
+    text = "".join(letter if letter.isprintable() else " " for letter in str(text))
+    if len(text) <= most:
+        return text
+    tail = (most - 1) // 2
+    return f"{text[: most - 1 - tail]}…{text[-tail:]}"
+
+
+def labels(names: Iterable[str], most: int = 36) -> dict[str, str]:
+    """Each name as a figure shows it: short, and still unlike the others."""
+    found: dict[str, str] = {}
+    for name in names:
+        if name not in found:
+            label = short(name, most)
+            found[name] = f"{short(name, most - 5)} ({len(found) + 1})" if label in found.values() else label
+    return found
+
+
+def fitting(texts: Iterable[str], most: int) -> float:
+    """Two columns where the texts beside the axes would leave one no room."""
+    return SINGLE if max(map(len, texts)) <= most else DOUBLE
+
+
+def line(style: Style) -> dict[str, Any]:
+    return {"color": style.colour, "linestyle": DASHES[style.dash], "marker": MARKERS[style.marker], "mew": 0}
+
+
+def apart(values: Sequence[float], log: bool) -> list[float]:
+    """Of ascending values, those whose ticks have room: a twelfth of the axis from one to the next."""
+    places = [math.log(value) if log else value for value in values]
+    room = (places[-1] - places[0]) / 12
+    kept = [0]
+    for k, place in enumerate(places):
+        if place - places[kept[-1]] > room:
+            kept.append(k)
+    return [values[k] for k in kept]
+
+
+def logarithmic(metric: str, values: pd.Series) -> bool:
+    """Whether only a logarithmic axis shows all of them: a loss that explodes, a learning rate that is varied."""
+    finite = values[np.isfinite(values)]
+    return scale_of(metric) == 1 and bool(finite.max() > 20 * finite.min() > 0)
+
+
+def set_log(axes: Axes, which: str) -> None:
+    """Logarithmic, with plain numbers: 0.001 and not 10 to the -3, which needs mathtext."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: wording.number(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(figure: Figure, width: float, handles: Mapping[str, Line2D], title: str = "") -> float:
+    """A legend below all axes, in as many columns as fit; return its height in inches."""
+    texts = labels(handles, 36 if width == SINGLE else 80)
+    columns = max(1, min(len(texts), int(width / (0.5 + 0.06 * max(map(len, texts.values()))))))
+    figure.legend(
+        list(handles.values()), list(texts.values()), loc="outside lower center", ncols=columns, title=title or None
+    )
+    return 0.15 * -(-len(texts) // columns) + (0.3 if title else 0.15)

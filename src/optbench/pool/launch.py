@@ -1,0 +1,180 @@
+"""What Hydra asks of a launcher: its jobs as commands of the pool, and what became of them."""
+
+import inspect
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.core.utils import JobReturn, configure_log
+from omegaconf import DictConfig, ListConfig
+
+from optbench.commands.hydra_internals import compose_job, job_return
+from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, threads
+from optbench.pool.processes import LOG, Pool
+from optbench.pool.table import Display, why_failed
+from optbench.records.record import ENDED, SUMMARY, RunRecord
+from optbench.records.wording import is_number
+
+if TYPE_CHECKING:
+    from hydra_plugins.optbench_pool import PoolLauncher
+
+OURS = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|mode|run\.dir|job\.num)\b")  # overrides no run shall see
+
+
+def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+    """Run every job that has no result yet; a mistake in any of them is found before one starts.
+
+    The results of those that failed raise the same error, which speaks for all of them.
+    """
+    check(launcher)
+    configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
+    loader = launcher.hydra_context.config_loader
+    configs = [compose_job(launcher.config, job, number, loader) for number, job in enumerate(job_overrides, first)]
+    check_folders([folder_of(cfg) for cfg in configs])
+    free = devices_there(launcher, [cfg.trainer for cfg in configs])
+    wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
+    share = threads(sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted}))
+    shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
+    jobs = [
+        Job(
+            cfg.hydra.job.num,
+            command_of(launcher, cfg),
+            folder_of(cfg),
+            title=" ".join(text for text in cfg.hydra.overrides.task if text not in shared) or "as configured",
+            kind=kind,
+            wanted=count,
+            environment=share,
+            epochs=cfg.trainer.max_epochs,
+            monitor=cfg.monitor,
+        )
+        for cfg, (kind, count) in zip(configs, wanted, strict=True)
+    ]
+
+    to_run = [job for job in jobs if not has_result(job.folder)]
+    with Display(len(to_run)) as display:
+        if len(jobs) > len(to_run):
+            display.say(f"{len(jobs) - len(to_run)} of {len(jobs)} runs have their results already.")
+        pool = Pool(
+            Queue(to_run, free),
+            display,
+            timeout=launcher.timeout,
+            grace=launcher.grace,
+            fail_fast=launcher.fail_fast,
+        )
+        runs = pool.work()
+    failed = {run.job.number: run for run in runs if run.failed or not (run.stopped or has_result(run.job.folder))}
+    for number, run in sorted(failed.items()):
+        print(f"[{number}] {run.job.title} failed: {why_failed(run)} See {run.job.folder / LOG}", flush=True)
+    error = ChildProcessError(
+        f"{len(failed)} of {len(jobs)} runs failed ({', '.join(map(str, sorted(failed)))}); {LOG} in their folders "
+        "tells more." + " hydra.launcher.fail_fast=true stopped the others." * launcher.fail_fast
+    )
+    good = [job.number not in failed and has_result(job.folder) for job in jobs]
+    return [
+        job_return(cfg, RunRecord.read(folder_of(cfg)).objective() if well else error)
+        for cfg, well in zip(configs, good, strict=True)
+    ]
+
+
+def folder_of(cfg: DictConfig) -> Path:
+    return Path(cfg.hydra.runtime.output_dir)
+
+
+def command_of(launcher: "PoolLauncher", cfg: DictConfig) -> list[str]:
+    """The job as a person would type it: no sweep, so Lightning can start it again for the ranks of DDP."""
+    hydra = cfg.hydra
+    command = [sys.executable, str(Path(inspect.getfile(launcher.task_function)).absolute())]
+    command += ["--config-name", hydra.job.config_name]
+    flags = {"main": "--config-path", "command-line": "--config-dir"}
+    for source in hydra.runtime.config_sources:
+        if source.provider in flags and source.schema == "file":
+            command += [flags[source.provider], source.path]
+    command += [*hydra.overrides.task, *(text for text in hydra.overrides.hydra if not OURS.match(text))]
+    folder = QuotedString(hydra.runtime.output_dir, Quote.single).with_quotes()
+    return [*command, f"hydra.run.dir={folder}", f"hydra.job.num={hydra.job.num}"]
+
+
+def has_result(folder: Path) -> bool:
+    """Whether the run in this folder came to its end, be it a divergence. One with a broken record tells so itself."""
+    try:
+        return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ENDED
+    except ValueError:
+        return False
+
+
+def devices_there(launcher: "PoolLauncher", trainers: Sequence[DictConfig]) -> dict[str, dict[str, int]]:
+    """For each kind its devices, and how many runs each takes at a time."""
+    ask = any(trainer.accelerator != CPU for trainer in trainers)  # which can take seconds
+    slots = launcher.workers or max(1, cores() // 2)
+    return {
+        GPU: dict.fromkeys(gpus() if ask else [], launcher.jobs_per_device),
+        CPU: dict.fromkeys(map(str, range(slots)), 1),
+    }
+
+
+def devices_wanted(trainer: DictConfig, free: Mapping[str, Mapping[str, int]]) -> tuple[str, int]:
+    """Which kind of devices the Trainer will use, and how many; what is no number, the Trainer itself refuses.
+
+    Raises:
+        ValueError: if there are not as many.
+    """
+    accelerator, devices = trainer.accelerator, trainer.devices
+    kind = GPU if accelerator in ("gpu", "cuda") or (accelerator == "auto" and free[GPU]) else CPU
+    there, asked = len(free[kind]), f"trainer.devices={devices}"
+    numbers = re.findall(r"\d+", str(devices)) if isinstance(devices, ListConfig) or "," in str(devices) else None
+    if str(devices) in ("auto", "-1"):
+        count = there if kind == GPU else 1
+    elif numbers is not None:
+        count = len(numbers)
+        if numbers != [str(i) for i in range(count)]:
+            raise ValueError(
+                f"{asked} names devices, but hydra/launcher=pool chooses free ones and shows a run no others: "
+                f"give their number, trainer.devices={count}."
+            )
+    else:
+        count = int(devices) if str(devices).isdecimal() else 1
+    if kind == GPU and not there:
+        raise ValueError(f"trainer.accelerator={accelerator}: there is no GPU to be seen. Use trainer=cpu.")
+    if count > there and kind == GPU:
+        raise ValueError(
+            f"{asked} wants more GPUs at once than there are. Use at most trainer.devices={there}, or list more in "
+            "CUDA_VISIBLE_DEVICES if it is set."
+        )
+    if count > there:
+        raise ValueError(
+            f"{asked} on the CPU takes as many of the runs that hydra.launcher.workers allows at a time, which is "
+            f"{there}. Use at most trainer.devices={there}, or hydra.launcher.workers={count}."
+        )
+    return kind, max(1, count)
+
+
+def check_folders(folders: Sequence[Path]) -> None:
+    """Refuse two runs in one folder, which here would write it at the same time."""
+    for folder in folders:
+        if folders.count(folder) > 1:
+            raise ValueError(
+                f"hydra.sweep.subdir gives several runs the same folder, {folder}. Put ${{hydra.job.num}} into it."
+            )
+
+
+def check(launcher: "PoolLauncher") -> None:
+    """Refuse settings of the launcher that mean nothing.
+
+    Raises:
+        ValueError: with a sentence for the first that does.
+    """
+    if os.name != "posix":
+        raise ValueError("hydra/launcher=pool needs Linux or macOS, whose process groups it stops. Leave it out here.")
+    for key, value in {"workers": launcher.workers, "jobs_per_device": launcher.jobs_per_device}.items():
+        if not (type(value) is int and value >= 1) and (key, value) != ("workers", None):
+            raise ValueError(f"hydra.launcher.{key}={value} must be a whole number of at least 1.")
+    if launcher.timeout is not None and not (is_number(launcher.timeout) and launcher.timeout > 0):
+        raise ValueError(f"hydra.launcher.timeout={launcher.timeout} must be a number of seconds above 0, or null.")
+    if not (is_number(launcher.grace) and launcher.grace >= 0):
+        raise ValueError(f"hydra.launcher.grace={launcher.grace} must be a number of seconds of at least 0.")
+    if type(launcher.fail_fast) is not bool:
+        raise ValueError(f"hydra.launcher.fail_fast={launcher.fail_fast} must be true or false.")

@@ -1,0 +1,34 @@
+"""What records and checkpoints of earlier versions call by other names. Whoever reads one gets today's."""
+
+from typing import Any
+
+TARGETS = {
+    "optbench.schedulers.cosine_with_warmup": "optbench.training.schedulers.cosine_with_warmup",
+    "optbench.callbacks.figures.Figures": "optbench.callbacks.tensorboard_figures.Figures",
+}
+KEYS = {"callbacks.checkpoint": "callbacks.last_checkpoint"}
+CALLBACKS = {"Stopwatch": "EpochHistory"}  # whose states a checkpoint has
+
+
+def updated_configuration(config: Any, path: str = "") -> Any:
+    """The same configuration in today's words."""
+    if isinstance(config, list):
+        return [updated_configuration(item, path) for item in config]
+    if not isinstance(config, dict):
+        return config
+    updated = {}
+    for key, value in config.items():
+        here = f"{path}.{key}".lstrip(".")
+        if key == "_target_" and isinstance(value, str):
+            value = TARGETS.get(value, value)
+        if here != "logger.csv._target_":  # metrics.csv is no logger any more
+            updated[KEYS.get(here, here).rpartition(".")[2]] = updated_configuration(value, here)
+    return updated
+
+
+def updated_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:
+    """The same checkpoint with the states of its callbacks under today's names."""
+    states = checkpoint.get("callbacks")
+    if isinstance(states, dict):
+        checkpoint["callbacks"] = {CALLBACKS.get(name, name): state for name, state in states.items()}
+    return checkpoint

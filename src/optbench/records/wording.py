@@ -1,0 +1,97 @@
+"""How values read in messages, tables and figures: a fraction as per cent, `true` as a person types it."""
+
+import difflib
+import math
+import textwrap
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from optbench.records import metrics
+
+
+def value(metric: str, x: float, digits: int = 2) -> str:
+    """`54.71 %` or `1.3620`; a dash for none."""
+    if math.isnan(x):
+        return "–"
+    return f"{100 * x:.{digits}f} %" if metrics.metric(metric).is_fraction else f"{x:.{digits + 2}f}"
+
+
+def difference(metric: str, x: float, digits: int = 2, sign: bool = True) -> str:
+    """`+1.20 points` or `-0.0310`."""
+    if math.isnan(x):
+        return "–"
+    plus = "+" if sign else ""
+    return f"{100 * x:{plus}.{digits}f} points" if metrics.metric(metric).is_fraction else f"{x:{plus}.{digits + 2}f}"
+
+
+def interval(metric: str, low: float, high: float, digits: int = 2) -> str:
+    """`54.10 to 55.31 %`; a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    if metrics.metric(metric).is_fraction:
+        return f"{100 * low:.{digits}f} to {100 * high:.{digits}f} %"
+    return f"{low:.{digits + 2}f} to {high:.{digits + 2}f}"
+
+
+def p_value(p: float) -> str:
+    if math.isnan(p):
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def count(x: float) -> str:
+    """A whole number, ∞ for a miss, a dash for none."""
+    if math.isnan(x):
+        return "–"
+    return "∞" if math.isinf(x) else f"{x:,.0f}".replace(",", "\u202f")
+
+
+def seconds(x: float) -> str:
+    """`0.41 s`, `12.3 s`, `4:05 min`, `2:03:10 h`; ∞ for a miss, a dash for none."""
+    if math.isnan(x) or math.isinf(x):
+        return count(x)
+    if x < 100:
+        return f"{x:.3g} s"
+    minutes, rest = divmod(round(x), 60)
+    return f"{minutes}:{rest:02d} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d} h"
+
+
+def number(x: float) -> str:
+    """A value that a person set: 0.0003, 1e-05, 128."""
+    return f"{x:.12g}"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def text(value: Any) -> str:
+    """A value as a person types it: null, true, 0.001, [1, 2]."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return number(value) if is_number(value) else str(value)
+
+
+def plural(n: float, word: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{n:.0f} {word}" + ("" if n == 1 else "s")
+
+
+def joined(words: Sequence[str], more: int = 0) -> str:
+    """`a, b and 3 more`; names with a comma are parted by semicolons."""
+    comma = "; " if any(", " in word.partition(" (")[0] for word in words) else ", "
+    *most, last = [*words, *([f"{more} more"] if more > 0 else [])]
+    return f"{comma.join(most)} and {last}" if most else last
+
+
+def near(word: str, known: Collection[str]) -> str:
+    """`; did you mean dropout?`, or a full stop where nothing is near. A dictionary gives a word's full name."""
+    match = difflib.get_close_matches(word, known, n=1, cutoff=0.73)  # root is not dropout, val/acc is val/accuracy
+    names = known if isinstance(known, dict) else dict(zip(known, known, strict=True))
+    return f"; did you mean {names[match[0]]}?" if match else "."
+
+
+def paragraph(text: str) -> str:
+    """One paragraph, folded at 100 columns; words such as paths are never broken."""
+    return textwrap.fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)

@@ -1,0 +1,152 @@
+"""What a run refuses before it trains, where no class below could name the key that is wrong."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from torch.optim import Optimizer
+
+from optbench.commands.hydra_internals import is_multirun
+from optbench.records.metrics import monitorable
+from optbench.records.wording import is_number, near
+from optbench.training.classifier import Classifier
+from optbench.training.lightning_internals import epochs_of
+from optbench.training.optimizers import build_optimizer
+from optbench.training.schedulers import build_scheduler
+
+WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off has none of its keys
+    "seed": 0,
+    "trainer.max_epochs": 1,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.num_sanity_val_steps": -1,
+    "scheduler.patience": 0,
+    "scheduler.cooldown": 0,
+    "callbacks.early_stopping.patience": 0,
+    "data.shapes_seed": 0,
+}
+
+
+def check(cfg: DictConfig) -> None:
+    """Refuse what no class below could name by its key.
+
+    Raises:
+        ValueError: with a sentence for the first value that is not allowed.
+    """
+    trainer = cfg.trainer
+    for key, least in WHOLE_NUMBERS.items():
+        value = OmegaConf.select(cfg, key, default=least)
+        if type(value) is not int or value < least:
+            raise ValueError(f"{key}={value} must be a whole number of at least {least}.")
+    if cfg.seed >= 2**32:
+        raise ValueError(f"seed={cfg.seed} must be a whole number from 0 to {2**32 - 1}.")
+    for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
+        if not (is_number(trainer[limit]) and trainer[limit] > 0):
+            raise ValueError(
+                f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a part of them above "
+                "0.0 and up to 1.0."
+            )
+    for key in ("compile", "compare"):
+        if type(cfg[key]) is not bool:
+            raise ValueError(f"{key}={cfg[key]} must be true or false.")
+    if cfg.test_weights not in ("best", "last"):
+        raise ValueError(f"test_weights={cfg.test_weights} is not known: use best or last.")
+    if cfg.matmul_precision not in ("highest", "high", "medium"):
+        raise ValueError(f"matmul_precision={cfg.matmul_precision} is not known: use highest, high or medium.")
+    if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"trainer.accelerator={trainer.accelerator}: PyTorch finds no GPU on this machine. Use trainer=cpu, or "
+            "leave trainer.accelerator=auto, which takes a GPU where there is one."
+        )
+    cores = os.cpu_count() or 1
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not torch.cuda.is_available())
+    if on_cpu and isinstance(trainer.devices, int) and trainer.devices > cores:
+        raise ValueError(
+            f"trainer.devices={trainer.devices} on the CPU would start as many processes on {cores} cores; use at most "
+            f"trainer.devices={cores}."
+        )
+    if OmegaConf.select(cfg, "callbacks.best_checkpoint.save_top_k", default=1) not in (0, 1):
+        raise ValueError(
+            "callbacks.best_checkpoint.save_top_k must be 1, or 0 to keep no best checkpoint: it is one file."
+        )
+
+
+def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
+    """Refuse what depends on how many devices there are."""
+    if is_multirun() and trainer.world_size > 1:
+        raise ValueError(
+            f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Add "
+            "hydra/launcher=pool, which starts every run by itself, or use one device a run."
+        )
+    if cfg.data.batch_size % trainer.world_size:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size} cannot be shared out evenly among {trainer.world_size} devices: "
+            f"use a multiple of {trainer.world_size}."
+        )
+    batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
+    if batchnorm and cfg.data.batch_size < 2:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size} is too small: BatchNorm needs two images a step. Use at least "
+            "data.batch_size=2, or a network without batchnorm."
+        )
+
+
+def check_metrics(cfg: DictConfig, classes: Sequence[str]) -> None:
+    """Refuse to watch a metric that is not measured."""
+    known = monitorable(classes)
+    watched = {"monitor": str(cfg.monitor)}
+    for name, callback in (cfg.callbacks or {}).items():
+        if isinstance(callback, DictConfig) and callback.get("monitor"):
+            watched[f"callbacks.{name}.monitor"] = callback.monitor
+    for key, metric in watched.items():
+        if metric not in known:
+            raise ValueError(
+                f"{key}={metric} is not measured{near(metric, known)} There are, with val/ or train/ before them: "
+                f"{', '.join(name[4:] for name in known if name.startswith('val/'))}."
+            )
+
+
+def check_optimizer(classifier: Classifier) -> Optimizer:
+    """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything."""
+    optimizer = build_optimizer(classifier.optimizer, classifier.net, classifier.weight_decay_on)
+    if classifier.scheduler is not None:
+        build_scheduler(classifier.scheduler, build_optimizer(classifier.optimizer, classifier.net, "all"), 1000)
+    return optimizer
+
+
+def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConfig) -> None:
+    """Refuse a checkpoint that has nothing left to do, or whose optimizer would silently replace the one configured."""
+    if "optimizer_states" not in checkpoint:
+        raise ValueError(f"ckpt_path={cfg.ckpt_path} holds the weights alone: go on from last.ckpt beside it.")
+    done, within = epochs_of(checkpoint)
+    if within:
+        raise ValueError(
+            f"ckpt_path={cfg.ckpt_path} was taken within an epoch, from where only its own run can go on. Let that run "
+            "end with resume=<its folder>, and take the last.ckpt that it leaves."
+        )
+    if done >= cfg.trainer.max_epochs:
+        raise ValueError(
+            f"ckpt_path={cfg.ckpt_path} has trained {done} epochs already: set trainer.max_epochs above {done}, now "
+            f"{cfg.trainer.max_epochs}."
+        )
+    theirs, ours = checkpoint["optimizer_states"][0]["param_groups"], optimizer.param_groups
+    if len(theirs) != len(ours):
+        raise ValueError(f"ckpt_path={cfg.ckpt_path} was trained with another weight_decay_on: use the same.")
+    for their_group, our_group in zip(theirs, ours, strict=True):
+        before = {**their_group, "lr": their_group.get("initial_lr", their_group["lr"])}
+        for key in sorted((set(before) | set(our_group)) - {"params", "initial_lr"}):
+            old, new = (plain(group.get(key)) for group in (before, our_group))
+            if old != new:
+                raise ValueError(
+                    f"ckpt_path={cfg.ckpt_path} was trained with another optimizer: its {key} is {old}, here it is "
+                    f"{new}. Use the same optimizer.* values."
+                )
+
+
+def plain(value: Any) -> Any:
+    """A hyperparameter as a checkpoint gives it back: lists and tuples alike."""
+    return list(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,124 @@
+"""The LightningModule: one shared step, metrics once an epoch, an optimizer and a schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from optbench.distributed.ranks import batch_mean, gather
+from optbench.records.metrics import SHOWN
+from optbench.training.measurement import Predictions, evaluate
+from optbench.training.optimizers import build_optimizer
+from optbench.training.randomness import batch_seed, reseed
+from optbench.training.schedulers import build_scheduler
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Classifier(pl.LightningModule):
+    """Trains `net` (images in, logits `(B, classes)` out) with cross-entropy.
+
+    Nothing in the training step makes the host wait for the device: the epoch's logits stay there (4 bytes x images x
+    classes) and every metric is computed from them when the epoch ends.
+
+    Args:
+        optimizer: called with the parameter groups.
+        scheduler: called with the optimizer; one that also takes `total_steps` steps every batch, any other every
+            epoch. None: the rate stays.
+        monitor: the metric that a plateau scheduler watches.
+        weight_decay_on: `all` parameters or only `weights` (see `optimizers.parameter_groups`).
+        seed: of the random numbers that a training step draws (dropout's); see `randomness`. They are the same for
+            every optimizer that is compared, and for a run that goes on from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        classes: tuple[str, ...],
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable | None = None,
+        monitor: str = "val/loss",
+        weight_decay_on: str = "all",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.net, self.classes = net, classes
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.monitor, self.weight_decay_on, self.seed = monitor, weight_decay_on, seed
+        self._seen = {stage: Predictions() for stage in ("train", "val", "test")}  # validation runs inside an epoch
+        self.test_logits = self.test_labels = torch.empty(0)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.net(images)
+
+    def _step(self, batch: Batch, stage: str) -> Tensor:
+        """The loss, summed over this process's images."""
+        images, labels = batch
+        logits = self.net(images)
+        self._seen[stage].add(logits, labels)
+        return F.cross_entropy(logits, labels, reduction="sum")
+
+    def _end_epoch(self, stage: str) -> None:
+        logits, labels = (gather(part).cpu() for part in self._seen[stage].take())
+        logits = logits.float()
+        if stage == "test":
+            self.test_logits, self.test_labels = logits, labels
+        values = {name: value.to(self.device) for name, value in evaluate(logits, labels, self.classes).items()}
+        for bar in (True, False):
+            self.log_dict(
+                {f"{stage}/{name}": value for name, value in values.items() if (name in SHOWN) is bar},
+                prog_bar=bar,
+                sync_dist=True,  # the same on every process already; keeps Lightning from warning
+            )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        reseed(batch_seed(self.seed, self.trainer), self.device)
+        loss, mean = batch_mean(self._step(batch, "train"), len(batch[1]))
+        self.log("train/loss_step", mean, on_step=True, on_epoch=False)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._step(batch, "test")
+
+    def on_train_epoch_end(self) -> None:
+        self._end_epoch("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._end_epoch("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._end_epoch("test")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Within an epoch, also what its metrics will be computed from, of all processes."""
+        if self._seen["train"].count:
+            checkpoint["seen"] = [gather(part).cpu() for part in self._seen["train"].peek()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "seen" in checkpoint:
+            rank, processes = self.trainer.global_rank, self.trainer.world_size
+            self._seen["train"].add(*(part[rank::processes].to(self.device) for part in checkpoint["seen"]))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = build_optimizer(self.optimizer, self.net, self.weight_decay_on)
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler, every_batch = build_scheduler(self.scheduler, optimizer, steps)
+        settings: LRSchedulerConfigType = {
+            "scheduler": scheduler,
+            "interval": "step" if every_batch else "epoch",
+            "name": "lr_step",  # LearningRateMonitor's tag
+        }
+        if isinstance(scheduler, ReduceLROnPlateau):
+            settings["monitor"] = self.monitor
+        return {"optimizer": optimizer, "lr_scheduler": settings}

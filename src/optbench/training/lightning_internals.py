@@ -1,0 +1,74 @@
+"""All that leans on Lightning's internals: its loops' progress, its launcher's processes.
+
+`tests/test_training_lightning_internals.py` names the version with which a part of it breaks.
+"""
+
+from subprocess import Popen
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_only
+
+EPOCH, BATCH = "epoch_progress", "epoch_loop.batch_progress"  # what a checkpoint's loops count
+
+
+def rank() -> int:
+    """Which of the run's processes this is, known before there is a trainer."""
+    return rank_zero_only.rank  # type: ignore[attr-defined]
+
+
+def batches_trained(trainer: pl.Trainer) -> int:
+    """The number, from 0, of the batch that is being trained on, counted over all epochs."""
+    return trainer.fit_loop.epoch_loop.total_batch_idx
+
+
+def batches_done_before_restart(trainer: pl.Trainer | None) -> int:
+    """Of the epoch within which a run resumes from a checkpoint; 0 as any other epoch begins."""
+    loop = trainer.fit_loop if trainer else None
+    return loop.epoch_loop.batch_progress.current.completed if loop and loop.restarting else 0
+
+
+def forget_restart(trainer: pl.Trainer) -> None:
+    """At the end of an epoch within which it restarted, Lightning would leave the plateau schedule out."""
+    trainer.fit_loop.restarting = False
+
+
+def epochs_completed(trainer: pl.Trainer) -> int:
+    return trainer.fit_loop.epoch_progress.current.completed
+
+
+def count_completed_only(checkpoint: dict[str, Any], progress: str) -> None:
+    """Undo what Lightning counts as it begins an epoch (EPOCH) or a step (BATCH): the checkpoint does not hold it.
+
+    With '' nothing has begun: training has ended.
+    """
+    loops = checkpoint["loops"]["fit_loop"]
+    if progress != BATCH:
+        checkpoint["epoch"] = loops[EPOCH]["total"]["completed"] - 1  # the one that ended, from 0
+    if progress:
+        for counts in (loops[progress]["total"], loops[progress]["current"]):
+            counts["ready"] = counts["completed"]
+    if progress == BATCH:
+        loops[BATCH]["is_last_batch"] = False
+
+
+def epochs_of(checkpoint: dict[str, Any]) -> tuple[int, bool]:
+    """How many epochs a checkpoint has trained, and whether it was taken within another one."""
+    epochs = checkpoint["loops"]["fit_loop"][EPOCH]["total"]
+    return epochs["processed"], epochs["started"] > epochs["processed"]
+
+
+def starts_processes(trainer: pl.Trainer) -> bool:
+    """Whether this process starts those of the run's other devices."""
+    return hasattr(trainer.strategy.launcher, "procs")
+
+
+def take_processes(trainer: pl.Trainer) -> list[Popen]:
+    """The processes that Lightning has started since the last call.
+
+    It no longer watches them then: its own watch kills this process before it can tell anything.
+    """
+    launcher: Any = trainer.strategy.launcher
+    processes = list(launcher.procs)
+    launcher.procs.clear()
+    return processes

@@ -1,0 +1,68 @@
+"""What is measured of a classifier, in the words that metrics.csv, TensorBoard and summary.json share."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+
+
+class Predictions:
+    """The logits and labels of an epoch, on the device where they arise.
+
+    Kept in one block that doubles when it is full: thousands of small tensors between the large ones that come and go
+    would leave the memory in pieces.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.logits = self.labels = torch.empty(0)
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Copy a batch: `(B, classes)` and `(B,)`."""
+        end = self.count + len(labels)
+        if end > len(self.labels):
+            old = self.logits[: self.count], self.labels[: self.count]
+            self.logits = logits.new_empty((2 * end, logits.shape[1]))
+            self.labels = labels.new_empty(2 * end)
+            if self.count:
+                self.logits[: self.count], self.labels[: self.count] = old
+        self.logits[self.count : end], self.labels[self.count : end] = logits.detach(), labels
+        self.count = end
+
+    def peek(self) -> tuple[Tensor, Tensor]:
+        """All of it, valid until the next `add`."""
+        return self.logits[: self.count], self.labels[: self.count]
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        """The same; the next `add` begins anew."""
+        whole, self.count = self.peek(), 0
+        return whole
+
+
+def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Tensor]:
+    """All metrics of `(N, classes)` logits and `(N,)` labels.
+
+    `loss` (cross-entropy, nats), `accuracy`, `top3_accuracy`, `f1` (macro), `ece` (expected calibration error in 15
+    bins, Guo et al. 2017) and `accuracy/<class>` (the recall of each class; nan where it has no image).
+    """
+    n = len(classes)
+    # every process computes on what all processes gathered
+    options: dict[str, Any] = {"num_classes": n, "validate_args": False, "sync_on_compute": False}
+    metrics: dict[str, Metric | MetricCollection] = {
+        "accuracy": MulticlassAccuracy(average="micro", **options),
+        "top3_accuracy": MulticlassAccuracy(average="micro", top_k=min(3, n), **options),
+        "f1": MulticlassF1Score(average="macro", **options),
+    }
+    collection = MetricCollection(metrics, compute_groups=False).to(logits.device)
+    values: dict[str, Tensor] = collection(logits, labels)
+    # torchmetrics takes logits that all lie in [0, 1] for probabilities, and gives a probability of 1 a bin of its own
+    shares = logits.softmax(1).clamp_max(1 - 2**-24)
+    values["ece"] = MulticlassCalibrationError(n_bins=15, **options).to(logits.device)(shares, labels)
+    hits = logits.argmax(1) == labels
+    per_class = torch.zeros(n, device=logits.device).index_add_(0, labels, hits.float())
+    per_class = per_class / torch.bincount(labels, minlength=n)
+    values |= {f"accuracy/{name}": value for name, value in zip(classes, per_class, strict=True)}
+    return {"loss": F.cross_entropy(logits, labels), **values}

@@ -1,0 +1,170 @@
+"""Where a run's numbers come from: hashes of what it began with, versions, device, commit, memory."""
+
+import ast
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from optbench.data.datamodule import ImageDataModule
+from optbench.records.files import PROJECT
+from optbench.records.record import RunRecord
+
+COMPUTES = ("run.py", "callbacks", "data", "distributed", "nets", "training")  # what decides over a run's numbers
+LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
+
+
+def weights_sha256(net: nn.Module) -> str:
+    """A hash of names and values of all parameters and buffers."""
+    digest = hashlib.sha256()
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def input_hashes(data: ImageDataModule, net: nn.Module) -> dict[str, str]:
+    """Hashes of what a fair comparison shares; see `RunRecord.hashes`."""
+    return {
+        "data": data.imageset.sha256,
+        "split": data.split_sha256,
+        "initial_weights": weights_sha256(net),
+        "batch_order": data.order_sha256(),
+    }
+
+
+def describe_inputs(record: RunRecord, data: ImageDataModule, net: nn.Module) -> None:
+    """What a run trains, and on what: enough to evaluate it later."""
+    record.classes, record.skipped_images = list(data.classes), list(data.imageset.skipped)
+    record.input = {
+        "shape": list(data.image_shape),
+        "scale": data.scale.flatten().tolist(),
+        "shift": data.shift.flatten().tolist(),
+    }
+    record.images = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+    record.parameters = count_parameters(net)
+
+
+def count_parameters(net: nn.Module) -> dict[str, int]:
+    return {
+        "trainable": sum(p.numel() for p in net.parameters() if p.requires_grad),
+        "statistics": sum(b.numel() for b in net.buffers() if b.is_floating_point()),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory_mb` begin anew, so that a run of a sweep does not show the peak of the run before it."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):  # Linux, proc(5): 5 sets VmHWM to what is resident now
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb(device: torch.device) -> dict[str, float]:
+    """Peak memory of this process (resident) and of its GPU since `reset_peak_memory`, in 10^6 bytes.
+
+    Where the system can't begin anew, `process` is missing.
+    """
+    peak = {}
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        resident = next(line for line in lines if line.startswith("VmHWM:"))
+        peak["process"] = round(int(resident.split()[1]) * 1024 / 1e6, 1)
+    if device.type == "cuda":
+        peak["gpu"] = round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    return peak
+
+
+def add_peak_memory(record: RunRecord, trainer: pl.Trainer) -> None:
+    """Of a run that resumed, the largest of all its parts."""
+    peak = peak_memory_mb(trainer.strategy.root_device)
+    record.peak_memory_mb = {key: max(mb, record.peak_memory_mb.get(key, 0.0)) for key, mb in peak.items()}
+
+
+def describe_device(trainer: pl.Trainer) -> dict[str, Any]:
+    """What computed: enough to tell which times may be compared."""
+    root = trainer.strategy.root_device
+    return {
+        "host": platform.node(),
+        "accelerator": root.type,
+        "name": torch.cuda.get_device_name(root) if root.type == "cuda" else cpu_name(),
+        "devices": trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "precision": str(trainer.precision),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+    }
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
+
+
+def describe_git(project: Path = PROJECT) -> dict[str, Any]:
+    """Commit and whether tracked files differ from it; empty where there is no git."""
+    git = ["git", "-C", str(project)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit, "dirty": bool(status.stdout.strip())}
+
+
+def code_sha256(source: Path = PROJECT / "src" / "optbench") -> str:
+    """A hash of the code that computes: two runs of one hash compute the same, committed or not.
+
+    Comments, docstrings, the messages of errors and of the log leave it as it is, and so does every other folder.
+    """
+    digest = hashlib.sha256()
+    for place in COMPUTES:
+        for path in sorted((source / place).rglob("*.py")) if (source / place).is_dir() else [source / place]:
+            digest.update(f"\0{path.relative_to(source).as_posix()}\0".encode())
+            for word in words_of(ast.parse(path.read_bytes())):
+                digest.update(f"{word} ".encode())
+    return digest.hexdigest()
+
+
+def words_of(node: Any) -> Iterator[str]:
+    """A syntax tree as words, the same in every version of Python, without what only a person reads."""
+    if isinstance(node, list):
+        for item in node:
+            yield from words_of(item)
+    elif not isinstance(node, ast.AST):
+        yield repr(node)
+    elif not (isinstance(node, ast.Expr) and (is_text(node.value) or is_log_call(node.value))):
+        yield type(node).__name__
+        if not isinstance(node, ast.Raise):
+            for name, value in ast.iter_fields(node):
+                if value not in (None, []):  # what a version of Python adds is empty where it is not used
+                    yield name
+                    yield from words_of(value)
+
+
+def is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def is_log_call(node: ast.expr) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    return isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "log"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

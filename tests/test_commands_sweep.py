@@ -1,0 +1,169 @@
+import json
+import signal
+from pathlib import Path
+
+import pytest
+from test_recovery_resume import Killed, send, strike
+
+from undisturbed import differences
+
+SWEEP = ("-m", "optimizer=adam,sgd", "seed=0,1", "model.dropout=0.5", "trainer.max_epochs=2")  # 12 steps a run
+
+
+def records(folder: Path) -> dict[str, bytes]:
+    return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/summary.json"))}
+
+
+@pytest.fixture
+def resume(command):
+    """`python src/train.py -m resume=<folder>`"""
+    return lambda *arguments: command("train", "-m", "resume={folder}", *arguments)
+
+
+def test_a_sweep_goes_on_where_it_stopped(train, resume, monkeypatch):
+    whole = train(*SWEEP, name="whole")
+    steps = []
+
+    def third_run(self, *arguments):  # is killed in its second epoch
+        steps.append(1)
+        if len(steps) == 12 + 12 + 9:
+            raise Killed
+        return step(self, *arguments)
+
+    from optbench.training.classifier import Classifier
+
+    step = Classifier.training_step
+    monkeypatch.setattr(Classifier, "training_step", third_run)
+    with pytest.raises(Killed):
+        train(*SWEEP)
+    monkeypatch.setattr(Classifier, "training_step", step)
+    before = records(whole.folder.parent / "run")
+    assert [json.loads(record)["status"] for record in before.values()] == ["completed", "completed", "failed"]
+    resumed = resume()
+    assert resumed.status == 0, resumed.err
+    after = records(resumed.folder)
+    assert list(after) == list(records(whole.folder)) and len(after) == 4
+    finished = list(before)[:2]
+    assert [after[name] for name in finished] == [before[name] for name in finished]
+    assert resumed.out.count("has completed before: nothing is left to do.") == 2
+    assert "Resuming from last.ckpt, after step 6." in resumed.out
+    for name in after:
+        assert differences(whole.folder / name, resumed.folder / name) == []
+    assert [len(json.loads(record)["resumed"]) for record in after.values()] == [0, 0, 1, 0]
+    again = resume()
+    assert again.status == 0 and records(again.folder) == after
+
+
+def test_what_was_typed_is_not_resolved(train, resume):
+    sweep = train("-m", "seed=0,1", "data.split_seed=${seed}")
+    assert sweep.status == 0, sweep.err
+    before = records(sweep.folder)
+    again = resume()
+    assert again.status == 0, again.err
+    assert records(again.folder) == before and again.out.count("nothing is left to do") == 2
+
+
+def test_a_broken_record_spoils_its_own_run_alone(train, resume):
+    sweep = train("-m", "seed=0,1,2")
+    first, second, _ = sorted(sweep.folder.glob("*/summary.json"))
+    first.write_text(first.read_text()[:100])
+    second.unlink()
+    again = resume()
+    assert again.status == 1 and f"To begin this run anew, remove {first.parent}." in again.sentence
+    assert json.loads(second.read_text())["status"] == "completed"
+
+
+def test_a_signal_that_a_divergence_forestalls_is_not_forgotten(train, monkeypatch):
+    from optbench.callbacks.divergence_guard import Diverged
+
+    def diverge() -> None:
+        send(signal.SIGINT)()
+        raise Diverged(4)
+
+    strike(monkeypatch, 3, diverge)
+    stopped = train(*SWEEP)
+    assert stopped.status == 130
+    assert [json.loads(record)["status"] for record in records(stopped.folder).values()] == ["diverged"]
+
+
+def test_what_failed_is_tried_again_and_what_diverged_is_not(train, resume, monkeypatch):
+    sweep = ("-m", "optimizer=sgd", "optimizer.lr=0.1,1e38,0.2", "trainer.log_every_n_steps=1")
+
+    def fail() -> None:
+        raise RuntimeError("boom")
+
+    strike(monkeypatch, 3, fail)
+    first = train(*sweep)
+    assert first.status == 1
+    assert [json.loads(r)["status"] for r in records(first.folder).values()] == ["failed", "diverged", "completed"]
+    resumed = resume()
+    assert resumed.status == 0, resumed.err
+    assert [json.loads(r)["status"] for r in records(first.folder).values()] == ["completed", "diverged", "completed"]
+    assert "has diverged before: nothing is left to do." in resumed.out
+
+
+def test_a_signal_ends_a_sweep_and_its_comparison_is_written(train, resume, monkeypatch):
+    strike(monkeypatch, 3, send(signal.SIGTERM))
+    stopped = train(*SWEEP, "compare=true")
+    assert stopped.status == 143 and "Interrupted by SIGTERM." in stopped.err
+    assert f"To resume: python src/train.py -m resume={stopped.folder}" in stopped.out
+    assert (stopped.folder / "comparison" / "report.html").is_file()
+    assert len(records(stopped.folder)) == 1
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(train, resume):
+    sweep = train("-m", "optimizer=adam,sgd")
+    path = next(sweep.folder.glob("1_*/summary.json"))
+    record = json.loads(path.read_text())
+    record["config"]["optimizer"]["lr"], record["config"]["model"]["width"] = 0.5, 3
+    path.write_text(json.dumps(record))
+    (sweep.folder / path.parent.name / "checkpoints" / "best.ckpt").unlink()
+    before = records(sweep.folder)
+    refused = resume()
+    assert refused.status == 1
+    assert f"{path.parent} holds a run with another configuration:" in refused.sentence
+    assert "model.width was 3, now it is null; optimizer.lr was 0.5, now it is 0.04." in refused.sentence
+    assert records(sweep.folder) == before and "[0]" not in refused.out
+
+
+def test_a_sweep_in_the_folder_of_another_is_refused(train, monkeypatch):
+    first = train("-m", "optimizer=adam,sgd")
+    monkeypatch.setattr("shutil.rmtree", lambda *_: None)
+    other = train("-m", "optimizer=adam,sgd", "optimizer.lr=0.3")
+    assert other.status == 1
+    assert records(first.folder).keys() <= records(other.folder).keys()
+    same = train("-m", "optimizer=adam,sgd")
+    assert same.status == 0 and same.out.count("nothing is left to do") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resume={folder}",), "is a sweep: add -m to go on with it."),
+        (("-m", "resume={folder}", "seed=0,1,2"), "so seed=0,1,2 cannot be given. Leave it out, or start a new sweep."),
+    ],
+)
+def test_what_resume_refuses(train, command, arguments, words):
+    train("-m", "optimizer=adam,sgd")
+    refused = command("train", *arguments)
+    assert refused.status == 1 and words in refused.sentence
+
+
+def test_a_search_does_not_go_on(train, command):
+    folder = train("-m", "seed=0,1").folder
+    path = folder / "multirun.yaml"
+    path.write_text(path.read_text().replace("basic_sweeper.BasicSweeper", "optuna_sweeper.OptunaSweeper"))
+    refused = command("train", "-m", "resume={folder}")
+    assert refused.status == 1 and "only sweeps over given values go on" in refused.sentence
+
+
+def test_the_same_settings_and_another_launcher_may_be_given(train):
+    from optbench.commands.resume import command
+
+    folder = train("-m", "optimizer=adam,sgd").folder
+    plain = command(["-m", f"resume={folder}"])
+    assert f"hydra.sweep.dir='{folder}'" in plain and "optimizer=adam,sgd" in plain and "resume" not in str(plain)
+    pool = command(["-m", f"resume={folder}", "hydra/launcher=pool", "hydra.launcher.workers=2"])
+    assert pool == ["-m", "hydra/launcher=pool", "hydra.launcher.workers=2", *plain[1:]]
+    task = [argument for argument in plain if not argument.startswith(("-", "hydra"))]
+    assert command(["-m", *task, f"resume={folder}"]) == plain

@@ -1,0 +1,421 @@
+"""The comparison page: what stands in it, that nothing a name says is executed, and that a browser draws it."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from html.parser import HTMLParser
+from math import inf, nan
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from plotly.offline import get_plotlyjs
+
+from optbench.comparison.analysis import Comparison
+from optbench.comparison.fairness import Claim
+from optbench.comparison.report.page import render
+from optbench.comparison.sensitivity import Interaction, Sensitivity
+
+HOSTILE = '<script>alert(1)</script> "x", ü <b>&amp;</b> \u2028 </script><img src=x onerror=alert(2)>'
+
+
+def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparison:
+    """Made-up numbers for every part of the page; the last configuration diverges at every seed."""
+    random = np.random.default_rng(0)
+    count = len(configurations)
+    best = np.linspace(0.6, 0.4, count)
+    runs: list[dict[str, Any]] = []
+    curves: list[pd.DataFrame] = []
+    for c, name in enumerate(configurations):
+        for seed in range(seeds):
+            diverged = c == count - 1
+            result = best[c] + 0.01 * random.standard_normal()
+            row = len(runs)
+            runs.append(
+                {
+                    "run": f"{row}_{name[:20]}",
+                    "folder": f"logs/train/multiruns/sweep/{row}",
+                    "configuration": name,
+                    "seed": seed,
+                    "status": "diverged" if diverged else "completed",
+                    "used": not diverged,
+                    "note": "",
+                    "overrides": f"optimizer.lr=0.01 name='{name}' seed={seed}",
+                    "command": f"python src/train.py optimizer.lr=0.01 'name=\"{name}\"' seed={seed}",
+                    "error": f"loss is nan {HOSTILE}" if diverged else "",
+                    "metric": nan if diverged else result,
+                    "validation": nan if diverged else result + 0.01,
+                    "epochs": epochs,
+                    "seconds": nan if diverged else 12.5 * (c + 1) + seed,
+                }
+            )
+            epoch = np.arange(1, epochs + 1)
+            rise = 1 - np.exp(-4 * epoch / epochs)
+            loss = (0.3 + 30 * np.exp(-8 * epoch / epochs)) * (1 + 0.05 * random.standard_normal(epochs))
+            if diverged:
+                loss[-1] = inf
+            values = {
+                "val/accuracy": result * rise,
+                "val/loss": loss,
+                "train/loss": loss * 0.9,
+                "lr": 0.001 * 0.9**epoch,
+            }
+            axes = {"row": row, "configuration": name, "seed": seed, "epoch": epoch, "step": 100 * epoch}
+            curves.append(pd.DataFrame({**axes, "seconds": 2.0 * epoch * (c + 1), **values}))
+    n = np.array([seeds] * (count - 1) + [0])
+    mean = np.where(n > 0, best, nan)
+    ranking = pd.DataFrame(
+        {
+            "configuration": configurations,
+            "rank": [1, *range(1, count - 1), 0],
+            "n": n,
+            "mean": mean,
+            "low": mean - 0.02,
+            "high": mean + 0.02,
+            "sd": 0.01,
+            "iqm": mean,
+            "iqm_low": nan,
+            "iqm_high": nan,
+            "validation": mean + 0.01,
+            "gap": 0.1,
+            "best_epoch": 5.0,
+            "best_seconds": 10.0,
+            "epoch_seconds": 2.0,
+            "memory_mb": nan,
+            "completed": n,
+            "diverged": seeds - n,
+            "failed": 0,
+            "interrupted": 0,
+            "running": 0,
+        }
+    )
+    pairs = [(a, b) for k, a in enumerate(configurations[:-1]) for b in configurations[k + 1 : -1]]
+    differences = pd.DataFrame(pairs, columns=["a", "b"]).assign(
+        n=seeds, difference=0.03, low=0.01, high=0.05, improvement=1.0, p=0.0004, p_holm=0.012, p_wilcoxon=nan
+    )
+    differences["detectable"], differences["seeds_needed"], differences["verdict"] = 0.02, nan, "better"
+    differences.loc[0, ["verdict", "seeds_needed", "p_holm"]] = ["tie", inf, 0.4]
+    targets = pd.DataFrame(
+        [
+            (name, target, seeds - k, seeds, *((inf,) * 3 if k == 2 else (4.0, 1560.0, 12.3)))
+            for name in configurations
+            for k, target in enumerate((0.4, 0.5, 0.55))
+        ],
+        columns=["configuration", "target", "reached", "n", "epochs", "steps", "seconds"],
+    )
+    profile = pd.DataFrame(
+        [
+            (name, r, s - c / count / 2)
+            for c, name in enumerate(configurations)
+            for r, s in ((1, 0.5), (2, 0.8), (5, 1))
+        ],
+        columns=["configuration", "ratio", "share"],
+    )
+    points = pd.DataFrame({"line": ["adam"] * 3 + [HOSTILE] * 3, "x": [0.001, 0.01, 0.1] * 2, "n": [3, 3, 0] * 2})
+    points["mean"] = [0.5, 0.55, nan, 0.52, 0.41, nan]
+    points = points.assign(low=points["mean"] - 0.02, high=points["mean"] + 0.02, chosen_by=points["mean"])
+    points["diverged"], points["best"] = [0, 0, 3] * 2, [False, True, False, True, False, False]
+    return Comparison(
+        sources=["logs/train/multiruns/a & <b>"],
+        metric="test/accuracy",
+        validation="val/accuracy",
+        higher_is_better=True,
+        by=["optimizer", "optimizer.lr"],
+        averaged=["data.augmentation"],
+        baseline=None,
+        hues={name: name.split(",")[0] for name in configurations},
+        runs=pd.DataFrame(runs),
+        curves=pd.concat(curves, ignore_index=True),
+        curve_metrics=["val/accuracy", "val/loss", "train/loss", "lr"],
+        ranking=ranking,
+        differences=differences,
+        targets=targets,
+        profile=profile,
+        sensitivities=[
+            Sensitivity(
+                "optimizer.lr", True, points, ["adam: best at 0.01.", f"{HOSTILE}: best at 0.001, an edge."], [HOSTILE]
+            )
+        ],
+        interaction=Interaction(
+            "optimizer",
+            "optimizer.lr",
+            pd.DataFrame([[0.5, 0.55], [0.52, nan]], index=["adam", HOSTILE], columns=["0.001", "0.01"]),
+            "The best learning rate depends on the optimizer.",
+        ),
+        ledger=[
+            Claim("Images", True, "4f1e… in all"),
+            Claim("Epochs", False, f"5 to 9 {HOSTILE}"),
+            Claim("Code", None, "not recorded"),
+        ],
+        times_withheld="",
+        violations=[f"Runs of {HOSTILE} saw other images."],
+        notes=["Trained for 6 epochs."],
+        skipped=["logs/x holds no summary.json."],
+        answer=["adam lr=0.01 has the best mean, but sgd lr=0.1 is tied with it."],
+    )
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Comparison:
+    return make(["adam lr=0.01", "sgd lr=0.1", HOSTILE, "rmsprop lr=1"])
+
+
+class Parsed(HTMLParser):
+    """The tags of a page with their attributes, and the text in each cell, header and paragraph."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[tuple[str, str]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_data(self, text: str) -> None:
+        self.texts.append((self.tags[-1][0] if self.tags else "", text))
+
+    def all(self, tag: str) -> list[str]:
+        return [text for at, text in self.texts if at == tag]
+
+
+def headings(page: str) -> list[str]:
+    return [attributes["id"] or "" for tag, attributes in Parsed(page).tags if tag == "h2"]
+
+
+def test_sections_stand_in_order(comparison):
+    parts = ["answer", "ranking", "differences", "curves", "targets", "sensitivity", "fairness", "every-run"]
+    assert headings(render(comparison)) == parts
+    without = replace(comparison, sensitivities=[], interaction=None)
+    assert headings(render(without)) == [part for part in parts if part != "sensitivity"]
+
+
+def test_what_a_table_says(comparison):
+    texts = [text for _, text in Parsed(render(comparison)).texts]
+    assert "60.00 %" in texts and "58.00 to 62.00 %" in texts
+    assert "+3.00 points" in texts and "+1.00 to +5.00 points" in texts and "3 of 3" in texts
+    assert "tie" in texts and "> 1000" in texts and "A is better" in texts
+    assert "val/accuracy ≥ 55 %" in texts and "1/3" in texts and "∞" in texts
+    assert {"✓ equal", "✗ differs", "? unknown"} <= set(texts)
+    assert "diverged" in texts and "failed" not in texts, "a column of zeros is left out"
+    assert "peak memory" not in texts, "a column of nan is left out"
+
+
+def test_names_are_text_wherever_they_stand(comparison):
+    parsed = Parsed(render(comparison))
+    tags = [tag for tag, _ in parsed.tags]
+    assert tags.count("script") == 3 and "img" not in tags and "b" not in tags
+    assert not [name for _, attributes in parsed.tags for name in attributes if name.startswith("on")]
+    assert any(HOSTILE in text for text in parsed.all("path")), "the name, whole, after its swatch"
+    data = json.loads(parsed.all("script")[0])
+    assert "<" not in json.dumps(data["configurations"]), "plotly reads tags"
+    assert data["configurations"][2]["name"].startswith(
+        '&lt;script&gt;alert(1)&lt;/script&gt; "x", ü &lt;b&gt;&amp;amp;'
+    )
+
+
+def test_a_name_that_is_no_unicode(comparison):
+    render(replace(comparison, sources=["logs/\udcff"])).encode("utf-8")
+
+
+def test_nothing_is_loaded(comparison):
+    parsed = Parsed(render(comparison))
+    links = [value for _, at in parsed.tags for key, value in at.items() if key in ("src", "href", "srcset", "action")]
+    assert links and all(link and link.startswith("#") for link in links)
+    assert not {"link", "iframe", "object", "embed"} & {tag for tag, _ in parsed.tags}
+    assert "url(" not in "".join(parsed.all("style")) and "@import" not in "".join(parsed.all("style"))
+    policy = next(at["content"] for _, at in parsed.tags if at.get("http-equiv") == "Content-Security-Policy")
+    assert policy and policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy.split("; ")[1], "no script runs but ours"
+
+
+def test_size():
+    configurations = [f"adam lr={k}" for k in range(40)]
+    page = render(make(configurations, seeds=5, epochs=100))
+    assert len(page.encode()) - len(get_plotlyjs().encode()) < 1.4e6, "1,000 runs would take more than 12 MB"
+    boxes = [at for tag, at in Parsed(page).tags if tag == "input" and at["type"] == "checkbox"]
+    assert sum("checked" in box for box in boxes) == 8 + 2, "the best eight, and the lines of the sensitivity"
+    assert "The first 60 of 741 pairs: statistics.csv has all." in page
+
+
+def test_a_comparison_that_has_little(comparison):
+    bare = replace(
+        comparison,
+        curves=comparison.curves.iloc[:0],
+        curve_metrics=[],
+        differences=comparison.differences.iloc[:0],
+        targets=comparison.targets.iloc[:0],
+        profile=comparison.profile.iloc[:0],
+        sensitivities=[],
+        interaction=None,
+        violations=[],
+    )
+    page = render(bare)
+    assert "No pair of configurations" in page and "No run logged an epoch" in page and "No target" in page
+    assert 'class="box red"' not in page
+
+
+def test_a_loss_is_no_share(comparison):
+    page = render(replace(comparison, metric="test/loss", validation="val/loss", higher_is_better=False))
+    assert "val/loss ≤ 0.55" in page and "0.6000" in page
+
+
+def test_times_that_are_withheld_have_no_axis(comparison):
+    assert 'name="across"' in render(comparison)
+    withheld = render(replace(comparison, times_withheld="Times are withheld: two devices."))
+    assert 'name="across"' not in withheld and "<p>Times are withheld: two devices.</p>" in withheld
+
+
+# in a browser
+
+
+def missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"CI must look at the page in a browser, and {what}.")
+    pytest.skip(f"{what}: the page is not looked at")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        missing("playwright is not installed")
+    found = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
+    if not found:
+        missing("there is no Chromium")
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=found, args=flags)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser: Any, tmp_path: Path) -> Iterator[Any]:
+    """Opens a comparison; in the end nothing may have gone wrong or been asked of a network."""
+    trouble: list[str] = []
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+    page.on("console", lambda message: trouble.append(message.text))
+    page.on("pageerror", lambda error: trouble.append(str(error)))
+    page.on("dialog", lambda dialog: trouble.append(dialog.message))
+    page.on("request", lambda request: requests.append(request.url))
+    requests: list[str] = []
+
+    def open_it(comparison: Comparison) -> Any:
+        file = tmp_path / "report.html"
+        file.write_text(render(comparison), encoding="utf-8")
+        page.goto(file.as_uri())
+        return page
+
+    yield open_it
+    page.close()
+    assert trouble == []
+    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def draw(page: Any) -> Any:
+    """Every figure, as a reader who scrolls through the page has them."""
+    for figure in page.query_selector_all(".figure"):
+        figure.scroll_into_view_if_needed()
+        figure.wait_for_selector(".main-svg")
+    return page
+
+
+def column(page: Any, title: str) -> list[str]:
+    """What stands in the column of the table of runs, from top to bottom."""
+    cells = "rows => rows.filter(row => !row.hidden).map(row => [...row.cells].map(cell => cell.textContent))"
+    titles = page.eval_on_selector_all("#runs th", "heads => heads.map(head => head.textContent)")
+    return [row[titles.index(title)] for row in page.eval_on_selector_all("#runs tbody tr", cells)]
+
+
+def traces(page: Any, metric: int = 0) -> list[dict[str, Any]]:
+    return page.evaluate(f"document.querySelector('[data-metric=\"{metric}\"]').data")
+
+
+def test_figures_on_a_screen_a_phone_and_paper(comparison, open_page):
+    page = draw(open_page(comparison))
+    figures = page.query_selector_all(".figure")
+    assert len(figures) == 4 + 3
+    for figure in figures:
+        assert figure.query_selector(".scatterlayer .trace path, .heatmaplayer image"), figure.get_attribute("id")
+    # three that finished: a band and a mean each; the loss spans more than 20 times its least
+    assert [trace.get("meta") for trace in traces(page)] == [None] * 3 + ["mean"] * 3
+    assert page.evaluate("document.querySelector('[data-metric=\"1\"]').layout.yaxis.type") == "log"
+
+    colours = "[document.body, document.querySelector('.xtick text')].map(part => getComputedStyle(part))"
+    colours = f"{colours}.map((style, i) => i ? style.fill : style.backgroundColor)"
+    light = page.evaluate(colours)
+    page.click("#theme")
+    dark = page.evaluate(colours)
+    assert light == ["rgb(255, 255, 255)", "rgb(27, 29, 33)"] and dark == ["rgb(22, 24, 28)", "rgb(230, 231, 234)"]
+
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.wait_for_timeout(300)  # plotly waits before it follows the window
+    assert page.evaluate("document.documentElement.scrollWidth") <= 375
+    widths = page.eval_on_selector_all(".main-svg", "figures => figures.map(figure => figure.clientWidth)")
+    assert max(widths) <= 375
+
+    page.emulate_media(media="print")
+    assert page.evaluate(colours) == light and not page.is_visible("#theme"), "paper is white and has no buttons"
+
+
+def test_paper_has_every_figure(comparison, open_page):
+    page = open_page(comparison)
+    assert not page.evaluate("document.getElementById('interaction').drawn"), "nobody has scrolled so far"
+    assert page.pdf().startswith(b"%PDF")
+    assert page.evaluate("[...document.querySelectorAll('.figure')].every(figure => figure.drawn)")
+
+
+def test_the_table_of_runs(comparison, open_page):
+    page = open_page(comparison)
+    head = page.locator("#runs th", has_text="time")
+    head.click()
+    times = [float(time.removesuffix(" s")) for time in column(page, "time")[:9]]
+    assert times == sorted(times) and times[0] == 12.5
+    missing = column(page, "time")[9:]
+    assert len(set(missing)) == 1 and head.get_attribute("aria-sort") == "ascending"
+    head.locator("button").press("Enter")
+    assert column(page, "time")[0] == "39.5 s" and column(page, "time")[9:] == missing, "what is missing stays last"
+    page.locator("#runs th", has_text="run").first.click()
+    assert [name.split("_")[0] for name in column(page, "run")] == [str(k) for k in range(12)], "2 before 10"
+    assert head.get_attribute("aria-sort") is None
+
+    page.fill("#filter", "SGD seed=1")
+    assert column(page, "run") == ["4_sgd lr=0.1"]
+    assert page.text_content("#left") == "1 of 12 runs"
+    page.fill("#filter", "")
+    assert len(column(page, "run")) == 12
+
+    page.locator("#runs .copy").nth(6).click()
+    selected = page.evaluate("getSelection().toString()")
+    assert selected.startswith("python src/train.py optimizer.lr=0.01 'name=\"<script>alert(1)</script>")
+
+
+def test_the_curves(comparison, open_page):
+    page = draw(open_page(comparison))
+    assert traces(page)[3]["x"] == [1, 2, 3, 4, 5, 6]
+    page.check("[name=across][value='1']")
+    assert traces(page)[3]["x"] == traces(page, 3)[3]["x"] == [2, 4, 6, 8, 10, 12], "one switch for all figures"
+    page.check("[name=across][value='0']")
+
+    page.click("#singles")
+    single = [trace for trace in traces(page) if trace.get("meta") == "single"]
+    assert len(single) == 4, "the configuration that diverged is there, too"
+    assert single[0]["text"][0] == "0_adam lr=0.01 · seed 0" and single[0]["y"].count(None) == 3
+    page.evaluate("Plotly.Fx.hover(document.querySelector('[data-metric=\"0\"]'), [{curveNumber: 2, pointNumber: 1}])")
+    hover = page.text_content("[data-metric='0'] .hoverlayer")
+    assert "6_<script>alert(1)</sc · seed 0" in hover and "epoch 2" in hover and '"x", ü <b>&amp;</b>' in hover
+    page.click("#singles")
+    assert len(traces(page)) == 6
+
+    page.locator("[data-legend=curves] input").first.uncheck()
+    assert len(traces(page)) == 4 and page.evaluate("document.getElementById('profile').data.length") == 3
+    page.click("[data-legend=curves] button[value=none]")
+    assert traces(page) == []
+    page.click("[data-legend=curves] button[value=all]")
+    assert len(traces(page)) == 6

@@ -1,0 +1,347 @@
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock
+
+from conftest import Result
+from optbench.callbacks.last_checkpoint import LastCheckpoint
+from optbench.records import files
+from optbench.training.classifier import Classifier
+from undisturbed import differences
+
+FIGURES = (
+    "callbacks.figures={_target_: optbench.callbacks.tensorboard_figures.Figures, examples: 4}",
+    "callbacks.histograms={_target_: optbench.callbacks.histograms.Histograms, every_n_epochs: 1}",
+)
+EPOCHS = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", "model.dropout=0.5")  # 6 steps an epoch
+
+
+class Killed(BaseException):
+    """As sudden as SIGKILL for the training loop; what a real one leaves is tested with processes."""
+
+
+def strike(monkeypatch: pytest.MonkeyPatch, batch: int, what: Callable[[], object]) -> None:
+    """Let something happen within the training step of a batch, counted from 0 over all epochs, once."""
+    step = Classifier.training_step
+
+    def training_step(self, *args):
+        if self.trainer.fit_loop.epoch_loop.total_batch_idx == batch:
+            monkeypatch.setattr(Classifier, "training_step", step)
+            what()
+        return step(self, *args)
+
+    monkeypatch.setattr(Classifier, "training_step", training_step)
+
+
+def raise_killed() -> None:
+    raise Killed
+
+
+def send(signum: int) -> Callable[[], None]:
+    return partial(os.kill, os.getpid(), signum)
+
+
+@pytest.fixture
+def go_on(command):
+    """`python src/train.py resume=<folder>`"""
+    return lambda *arguments, name="run": command("train", "resume={folder}", *arguments, name=name)
+
+
+@pytest.fixture
+def whole(train):
+    """An undisturbed run of three epochs with six steps each."""
+    result = train(*EPOCHS, name="whole")
+    assert result.status == 0, result.err
+    return result
+
+
+def checkpoint(result: Result, name: str = "last") -> Path:
+    return result.folder / "checkpoints" / f"{name}.ckpt"
+
+
+def kill(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, batch: int = 14, *arguments: str) -> None:
+    strike(monkeypatch, batch, raise_killed)
+    with pytest.raises(Killed):
+        train(*(arguments or EPOCHS))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "scheduler"),
+    [("adam", "plateau"), ("sgd", "cosine"), ("rmsprop", "onecycle"), ("adamw", "constant"), ("sgd", "plateau")],
+)
+@pytest.mark.parametrize("every_n_steps", [None, 2])
+def test_a_killed_run_goes_on_bit_for_bit(train, go_on, monkeypatch, optimizer, scheduler, every_n_steps):
+    arguments = [
+        *EPOCHS,
+        *FIGURES,
+        f"optimizer={optimizer}",
+        f"scheduler={scheduler}",
+        f"callbacks.last_checkpoint.every_n_steps={every_n_steps or 'null'}",
+        "augmentation=crop_flip",
+    ]
+    if scheduler == "plateau":
+        arguments += ["scheduler.patience=0", "scheduler.threshold=1", "scheduler.min_lr=0"]  # acts after every epoch
+    whole = train(*arguments, name="whole")
+    assert whole.status == 0, whole.err
+    kill(train, monkeypatch, 9, *arguments)
+    resumed = go_on()
+    assert resumed.status == 0, resumed.err
+    (entry,) = resumed.summary["resumed"]
+    assert entry["step"] == (8 if every_n_steps else 6)
+    assert differences(whole.folder, resumed.folder) == []
+
+
+@pytest.mark.parametrize(("signum", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
+def test_a_signal_waits_for_a_checkpoint_at_the_next_step(train, go_on, monkeypatch, whole, signum, status):
+    strike(monkeypatch, 8, send(signal.Signals[signum]))
+    result = train(*EPOCHS)
+    assert result.status == status
+    assert f"Interrupted by {signum}." in result.err
+    assert f"To resume: python src/train.py resume={result.folder}" in result.out
+    assert (result.summary["status"], result.summary["steps"]) == ("interrupted", 9)
+    assert torch.load(checkpoint(result), weights_only=True)["global_step"] == 9
+    assert signal.getsignal(signal.Signals[signum]) in (signal.SIG_DFL, signal.default_int_handler)
+    resumed = go_on()
+    assert resumed.status == 0, resumed.err
+    assert "Resuming from last.ckpt, after step 9." in resumed.out
+    assert differences(whole.folder, resumed.folder) == []
+    assert [path.name for path in (resumed.folder / "checkpoints").iterdir() if "previous" in path.name] == []
+
+
+@pytest.mark.parametrize(("accumulate", "looks"), [(1, [0, 5, 10]), (2, [0, 1, 10, 11])])
+def test_processes_on_gpus_look_for_signals_every_few_steps(monkeypatch, accumulate, looks):
+    """At the first step of every epoch, and where gradients are added up too; from the device of the processes."""
+    asked = []
+
+    def reduce(tensor, reduce_op):
+        asked.append((batch, tensor.device.type))
+        return tensor
+
+    strategy = SimpleNamespace(root_device=torch.device("meta"), reduce=reduce)
+    trainer = SimpleNamespace(world_size=2, strategy=strategy, log_every_n_steps=5, accumulate_grad_batches=accumulate)
+    monkeypatch.setattr("builtins.int", lambda value: value)
+    for batch in range(12):
+        LastCheckpoint("nowhere")._asked(trainer, batch)
+    monkeypatch.undo()
+    assert asked == [(batch, "meta") for batch in looks]
+
+
+def test_another_run_does_not_go_on_within_an_epoch(train, monkeypatch):
+    strike(monkeypatch, 8, send(signal.SIGTERM))
+    path = checkpoint(train(*EPOCHS))
+    refused = train(*EPOCHS, f"ckpt_path={path}", name="another")
+    assert refused.status == 1 and f"ckpt_path={path} was taken within an epoch" in refused.sentence
+
+
+def test_a_second_signal_does_not_wait(train, monkeypatch):
+    strike(monkeypatch, 8, lambda: [send(signal.SIGTERM)(), send(signal.SIGTERM)()])
+    result = train(*EPOCHS)
+    assert (result.status, result.summary["status"], result.summary["steps"]) == (143, "interrupted", 8)
+    assert torch.load(checkpoint(result), weights_only=True)["global_step"] == 6  # the epoch's
+
+
+def test_gradients_that_are_half_added_up_are_finished_first(train, go_on, monkeypatch):
+    arguments = (*EPOCHS, "trainer.accumulate_grad_batches=2", "callbacks.last_checkpoint.every_n_steps=1")
+    whole = train(*arguments, name="whole")
+    strike(monkeypatch, 8, send(signal.SIGTERM))  # the first of two batches
+    interrupted = train(*arguments)
+    assert torch.load(checkpoint(interrupted), weights_only=True)["global_step"] == 5
+    assert go_on().status == 0
+    assert differences(whole.folder, interrupted.folder) == []
+
+
+def test_a_run_can_stop_many_times(train, go_on, monkeypatch, whole):
+    strike(monkeypatch, 1, send(signal.SIGTERM))
+    result = train(*EPOCHS)
+    for batch in (3, 5, 6, 11, 12, 17):
+        assert result.status == 143, (batch, result.err)
+        strike(monkeypatch, batch, send(signal.SIGTERM))
+        result = go_on()
+    assert result.status == 143 and go_on().status == 0
+    assert differences(whole.folder, result.folder) == []
+    assert [entry["step"] for entry in go_on().summary["resumed"]] == [2, 4, 6, 7, 12, 13, 18]
+
+
+def test_seconds_add_up(train, go_on, monkeypatch):
+    strike(monkeypatch, 8, send(signal.SIGTERM))
+    first = train(*EPOCHS).summary["seconds"]
+    result = go_on()
+    seconds = result.summary["seconds"]
+    assert all(seconds[part] > first[part] for part in ("startup", "training", "total"))
+    assert seconds["total"] >= seconds["startup"] + seconds["training"] + seconds["testing"]
+    rows = [result.summary["targets"], *(row.values() for row in [result.summary["final"]])]
+    assert rows and result.summary["final"]["seconds"] <= seconds["training"] + 1e-3
+
+
+def test_early_stopping_that_has_struck_is_not_forgotten(train, go_on, monkeypatch):
+    arguments = (*EPOCHS[1:], "trainer.max_epochs=9", "callbacks.early_stopping.patience=1", "optimizer.lr=0.3")
+    whole = train(*arguments, name="whole")
+    assert whole.summary["epochs"] < 9
+    monkeypatch.setattr(Classifier, "test_step", lambda *_: raise_killed())
+    with pytest.raises(Killed):
+        train(*arguments)
+    monkeypatch.undo()
+    resumed = go_on()
+    assert resumed.status == 0, resumed.err
+    assert differences(whole.folder, resumed.folder) == []
+
+
+def test_a_moved_folder_goes_on(train, go_on, monkeypatch, whole, tmp_path):
+    kill(train, monkeypatch)
+    (tmp_path / "run").rename(tmp_path / "a folder, elsewhere=1")
+    resumed = go_on(name="a folder, elsewhere=1")
+    assert resumed.status == 0, resumed.err
+    assert differences(whole.folder, resumed.folder) == []
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_a_checkpoint_it_begins_anew(train, go_on, monkeypatch, whole):
+    kill(train, monkeypatch)
+    shutil.rmtree(whole.folder.parent / "run" / "checkpoints")
+    resumed = go_on()
+    assert "No checkpoint to resume from: the run begins anew." in resumed.out
+    assert differences(whole.folder, resumed.folder) == []
+
+
+def torn(content: bytes, how: str) -> bytes:
+    """A checkpoint is a zip archive: the pickle first, then the tensors, then the directory."""
+    middle = len(content) // 2
+    return {
+        "empty": b"",
+        "one byte": content[:1],
+        "header": content[:100],
+        "half": content[:middle],
+        "last byte": content[:-1],
+        "zeros": content[:middle] + bytes(len(content) - middle),
+        "a bit of a tensor": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+        "text": b"not a checkpoint at all",
+    }[how]
+
+
+@pytest.mark.parametrize(
+    "how", ["empty", "one byte", "header", "half", "last byte", "zeros", "a bit of a tensor", "text"]
+)
+def test_a_damaged_checkpoint_is_passed_over(train, go_on, monkeypatch, whole, how):
+    kill(train, monkeypatch)
+    path = whole.folder.parent / "run" / "checkpoints" / "last.ckpt"
+    path.write_bytes(torn(path.read_bytes(), how))
+    resumed = go_on()
+    assert resumed.status == 0, resumed.err
+    assert "last.ckpt cannot be read" in resumed.out and "It is passed over." in resumed.out
+    assert "Resuming from previous.ckpt, after step 6." in resumed.out
+    assert differences(whole.folder, resumed.folder) == []
+
+
+def test_a_damaged_best_checkpoint_is_trained_again(train, go_on, monkeypatch, whole):
+    kill(train, monkeypatch)
+    path = whole.folder.parent / "run" / "checkpoints" / "best.ckpt"
+    path.write_bytes(path.read_bytes()[:-1])
+    resumed = go_on()
+    assert "best.ckpt cannot be read" in resumed.out and "begins anew" in resumed.out
+    assert differences(whole.folder, resumed.folder) == []
+
+
+class Malicious:
+    def __init__(self, proof: Path) -> None:
+        self.proof = proof
+
+    def __reduce__(self):
+        return Path.touch, (self.proof,)
+
+
+@pytest.mark.filterwarnings("ignore:.*weights_only.*")
+def test_a_malicious_checkpoint_executes_nothing(train, go_on, command, monkeypatch, tmp_path, whole):
+    kill(train, monkeypatch)
+    proof = tmp_path / "executed"
+    for name in ("last", "best", "previous"):
+        torch.save({"state_dict": {}, "evil": Malicious(proof)}, tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
+    for name in ("last", "best"):
+        refused = command("evaluate", f"run={tmp_path}/run", f"checkpoint={name}")
+        assert refused.status == 1 and f"{name}.ckpt cannot be read" in refused.sentence
+    assert command("compare", f"runs={tmp_path}", f"output={tmp_path}/comparison").status == 0
+    resumed = go_on()
+    assert "begins anew" in resumed.out and differences(whole.folder, resumed.folder) == []
+    assert not proof.exists()
+
+
+def test_a_failed_run_is_tried_again(train, go_on, monkeypatch, whole):
+    def fail() -> None:
+        raise OSError(5, "Input/output error")
+
+    strike(monkeypatch, 8, fail)
+    failed = train(*EPOCHS)
+    assert (failed.status, failed.summary["status"]) == (1, "failed")
+    resumed = go_on()
+    assert (resumed.summary["status"], resumed.summary["error"]) == ("completed", None)
+    assert differences(whole.folder, resumed.folder) == []
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(train, go_on, monkeypatch, whole):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    strike(monkeypatch, 11, lambda: monkeypatch.setattr(files.os, "fsync", full))
+    failed = train(*EPOCHS)
+    assert failed.status == 1
+    assert ".ckpt cannot be written: No space left on device" in failed.sentence
+    assert f"resume={failed.folder}" in failed.sentence
+    assert "summary.json could not be written" in failed.out
+    assert failed.summary["status"] == "running"
+    monkeypatch.undo()
+    resumed = go_on()
+    assert "Resuming from last.ckpt, after step 6." in resumed.out
+    assert differences(whole.folder, resumed.folder) == []
+
+
+def test_what_a_killed_process_was_writing_is_swept_up(train, go_on, monkeypatch, whole):
+    kill(train, monkeypatch)
+    for name in (".summary.json.77", "checkpoints/.last.ckpt.77", "checkpoints/.previous.77"):
+        (whole.folder.parent / "run" / name).write_text("half")
+    left = [path.name for path in go_on().folder.rglob(".*") if path.is_file()]
+    assert left == [".lock"]
+
+
+def test_what_is_done_is_done(go_on, whole):
+    again = go_on(name="whole")
+    assert again.status == 0 and "has completed before: nothing is left to do." in again.out
+    assert again.summary == whole.summary
+
+
+def test_a_folder_has_one_process(train, go_on, monkeypatch, whole):
+    kill(train, monkeypatch)
+    before = (whole.folder.parent / "run" / "summary.json").read_bytes()
+    with FileLock(whole.folder.parent / "run" / ".lock"):
+        refused = go_on()
+    assert refused.status == 1 and "is in use: another process is working on this run." in refused.sentence
+    assert (refused.folder / "summary.json").read_bytes() == before
+    assert go_on().status == 0
+
+
+def test_it_must_be_the_run_that_began(train, go_on, monkeypatch):
+    kill(train, monkeypatch)
+    monkeypatch.setattr("optbench.data.datamodule.ImageDataModule.order_sha256", lambda self: "another")
+    refused = go_on()
+    assert refused.status == 1
+    assert "no longer the run that began here: the hash of batch_order in summary.json is another." in refused.sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resume={folder}/nowhere",), "nowhere is neither a run nor a sweep. Give the folder of one, for example"),
+        (("-m", "resume={folder}"), "is a run: leave out -m to go on with it."),
+        (("resume={folder}", "optimizer.lr=0.1"), "the run's own settings, so optimizer.lr=0.1 cannot be given."),
+    ],
+)
+def test_what_resume_refuses(command, whole, arguments, words):
+    refused = command("train", *arguments, name="whole")
+    assert refused.status == 1
+    assert words in refused.sentence
+    assert not (whole.folder / "nowhere").exists()

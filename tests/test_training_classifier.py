@@ -1,0 +1,128 @@
+import copy
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from conftest import ADAM, NAMES, ToyDataModule, toy_net, toy_trainer
+from optbench.callbacks.divergence_guard import DivergenceGuard
+from optbench.callbacks.epoch_history import EpochHistory
+from optbench.training.classifier import Classifier
+from optbench.training.measurement import evaluate
+from optbench.training.provenance import weights_sha256
+
+
+def fit(net: nn.Module, epochs: int = 2, **settings) -> list[dict[str, float]]:
+    """The epochs' metrics of a training on the toy images: 6 batches of 8 images an epoch."""
+    history = EpochHistory()
+    callbacks = [history, *settings.pop("callbacks", [])]
+    trainer = toy_trainer(max_epochs=epochs, callbacks=callbacks, **settings)
+    trainer.fit(Classifier(net, NAMES, ADAM), datamodule=ToyDataModule())
+    return history.rows
+
+
+def metrics_of(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    return [{key: value for key, value in row.items() if "/" in key} for row in rows]
+
+
+def bare_loop(net: nn.Module, epochs: int) -> list[dict[str, float]]:
+    """Training as a person would write it without Lightning, with the metrics at the end of each epoch."""
+    data = ToyDataModule()
+    data.setup()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
+    rows = []
+    for epoch in range(epochs):
+        net.train()
+        order = torch.randperm(48, generator=torch.Generator().manual_seed(epoch))
+        where = data.train.indices[order]
+        seen = []
+        for batch in where.split(8):
+            images, labels = data.images.train_images[batch], data.images.train_labels[batch]
+            logits = net(data.normalize(images))
+            optimizer.zero_grad()
+            F.cross_entropy(logits, labels).backward()
+            optimizer.step()
+            seen.append(logits.detach())
+        net.eval()
+        with torch.no_grad():
+            val_logits = net(data.normalize(data.images.train_images[data.val.indices]))
+        row: dict[str, float] = {}
+        for stage, logits, labels in (
+            ("train", torch.cat(seen), data.images.train_labels[where]),
+            ("val", val_logits, data.images.train_labels[data.val.indices]),
+        ):
+            row |= {f"{stage}/{name}": float(value) for name, value in evaluate(logits, labels, NAMES).items()}
+        rows.append(row)
+    return rows
+
+
+def test_a_fit_is_the_bare_loop():
+    torch.manual_seed(0)
+    net = toy_net()
+    bare = copy.deepcopy(net)
+    rows, expected = fit(net, 3), bare_loop(bare, 3)
+    assert weights_sha256(net) == weights_sha256(bare)
+    assert [row["epoch"] for row in rows] == [1, 2, 3] and [row["step"] for row in rows] == [6, 12, 18]
+    for found, row in zip(metrics_of(rows), expected, strict=True):
+        assert found == pytest.approx(row, rel=1e-6, abs=1e-7)
+    assert rows[-1]["train/loss"] < 0.9 * rows[0]["train/loss"]  # it learns
+
+
+def test_validation_inside_an_epoch_leaves_the_training_alone():
+    torch.manual_seed(0)
+    net = toy_net()
+    twin = copy.deepcopy(net)
+    once, thrice = fit(net), fit(twin, val_check_interval=2)
+    assert weights_sha256(net) == weights_sha256(twin)
+    assert metrics_of(once) == metrics_of(thrice)
+
+
+def test_the_same_seed_gives_the_same_numbers_bit_for_bit():
+    def run(seed: int) -> tuple[str, list[dict[str, float]]]:
+        pl.seed_everything(seed, verbose=False)
+        net = toy_net(dropout=0.5)
+        rows = fit(net)
+        return weights_sha256(net), metrics_of(rows)
+
+    first = run(3)
+    torch.rand(7)  # what ran before does not matter
+    assert run(3) == first
+    assert run(4) != first
+
+
+def test_the_test_sees_every_image_once_in_order():
+    data, net = ToyDataModule(), toy_net()
+    classifier = Classifier(net, NAMES, ADAM)
+    trainer = toy_trainer()
+    trainer.test(classifier, datamodule=data, verbose=False)
+    with torch.no_grad():
+        logits = net.eval()(data.normalize(data.images.test_images))
+    assert torch.equal(classifier.test_logits, logits) and torch.equal(classifier.test_labels, data.images.test_labels)
+    logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    expected = evaluate(logits, data.images.test_labels, NAMES)
+    assert logged == pytest.approx({f"test/{name}": float(value) for name, value in expected.items()})
+
+
+class Waits(TorchDispatchMode):
+    """Notes every operation that makes the host wait for a value, and the step at which it did."""
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        super().__init__()
+        self.trainer = trainer
+        self.steps: list[int] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default):
+            self.steps.append(self.trainer.fit_loop.epoch_loop.total_batch_idx + 1)
+        return function(*args, **(kwargs or {}))
+
+
+def test_no_step_waits_for_the_device_between_looks():
+    trainer = toy_trainer(max_epochs=1, log_every_n_steps=4, callbacks=[DivergenceGuard()], limit_val_batches=0)
+    with Waits(trainer) as waits:
+        trainer.fit(Classifier(toy_net(), NAMES, ADAM), datamodule=ToyDataModule())
+    # every log_every_n_steps and at the end of the epoch; 0 is the set-up
+    assert set(waits.steps) - {0} == {4, 6}
