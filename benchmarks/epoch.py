@@ -2,7 +2,7 @@
 
     python benchmarks/epoch.py [--rounds 5] [--images 50000] [--optimizer adam]
 
-Every round trains the practice's network for one epoch in each of the three ways, one after another on the same
+Every round trains the class exercise's network for one epoch in each of the three ways, one after another on the same
 machine, with a pass over the validation images, and the medians of the rounds' ratios are printed.
 
 bare      resident float tensors, a loop over index batches, a fused optimizer, loss and accuracy at the epoch's end

@@ -16,7 +16,7 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
-from conftest import Result, shell
+from conftest import PROJECT, SMALL, Result, shell
 
 Command = Callable[..., Result]
 
@@ -49,7 +49,7 @@ def refused(result: Result, *words: str) -> None:
         ("model=cnn", "model=cnn is not known. The choices of model are: | linear, mlp"),
         ("data=mnist", "data=mnist is not known. The choices of data are: cifar10,"),
         ("logger=[csv,foo]", "logger=foo is not known. The choices of logger are: csv, mlflow, none, tensorboard"),
-        ("experiment=practise", "experiment=practise is not known; did you mean practice?"),
+        ("experiment=excercise", "experiment=excercise is not known; did you mean exercise?"),
         ("scheduler=null", "A group takes one of its choices, such as scheduler=constant | scheduler=null"),
         # a key that does not exist
         ("model.drpout=0.3", "model.drpout is not a key of the configuration; did you mean model.dropout?"),
@@ -60,7 +60,7 @@ def refused(result: Result, *words: str) -> None:
         ("optimizer.foo=1", "optimizer.foo is not a key of the configuration. The keys of optimizer are: lr,"),
         ("optimizer.lr.foo=1", "optimizer.lr.foo is not a key of the configuration. The keys of optimizer.lr are: n"),
         ("callbacks.chekpoint=null", "did you mean callbacks.last_checkpoint?"),
-        ("data.root=/tmp", "data.root is not a key of the configuration. The keys of data are: train_size,"),
+        ("data.root=/tmp", "data.root is not a key of the configuration. The keys of data are: batch_size,"),
         ("hydra.foo=1", "hydra.foo: Key 'foo' not in 'HydraConf'."),
         ("model.dropout=${foo}", "Interpolation key 'foo' not found. Check | model.dropout=${foo}"),
         # what is no argument
@@ -69,9 +69,9 @@ def refused(result: Result, *words: str) -> None:
         ("model.layers=[16", "model.layers=[16 cannot be read. | for example 'model.layers=[512 relu"),
         ("optimizer=adam,sgd", "optimizer=adam,sgd names several values. Add -m to run each of them"),
         # model
-        ("model.dropout=1", "model.dropout=1 must lie in [0, 1)"),
-        ("model.dropout=-0.1", "model.dropout=-0.1 must lie in [0, 1)"),
-        ("model.dropout=abc", "model.dropout=abc must lie in [0, 1)"),
+        ("model.dropout=1", "model.dropout=1 must be in [0, 1)"),
+        ("model.dropout=-0.1", "model.dropout=-0.1 must be in [0, 1)"),
+        ("model.dropout=abc", "model.dropout=abc must be in [0, 1)"),
         ("model.layers=[16 swish]", "model.layers: 'swish' in '16 swish' is not known. | relu, gelu, tanh, sigmoid"),
         ("model.layers=[]", "model.layers=[] must be a list of at least one hidden layer | model=linear has none."),
         ("model.layers=512", "model.layers=512 must be a list of at least one hidden layer, for example"),
@@ -89,13 +89,13 @@ def refused(result: Result, *words: str) -> None:
         ("weight_decay_on=biases", "weight_decay_on=biases is not known: use all or weights."),
         ("scheduler.patience=-1", "scheduler.patience=-1 must be a whole number of at least 0."),
         ("scheduler.factor=2", "ReduceLROnPlateau refuses its arguments: Factor | Check scheduler.factor=2."),
-        ("scheduler=cosine scheduler.warmup=2", "scheduler.warmup=2 must lie in [0, 1)"),
+        ("scheduler=cosine scheduler.warmup=2", "scheduler.warmup=2 must be in [0, 1)"),
         ("scheduler=onecycle scheduler.pct_start=3", "OneCycleLR refuses its arguments: | scheduler.pct_start=3."),
         # data and augmentation
         ("data.batch_size=0", "data.batch_size=0 must be a whole number of at least 1."),
         ("data.batch_size=abc", "data.batch_size=abc must be a whole number of at least 1."),
         ("data.batch_size=271", "data.batch_size=271 is larger than the training set, which has 270 images"),
-        ("data.val_size=2", "data.val_size=2 must lie between 0 and 1"),
+        ("data.val_size=2", "data.val_size=2 must be between 0 and 1"),
         ("data.normalization=foo", "data.normalization=foo is not known: use symmetric or standard."),
         ("data.train_size=0", "data.train_size=0 cannot be drawn: data=shapes has 1 to 50000."),
         ("data.test_size=abc", "data.test_size=abc must be a whole number of images."),
@@ -374,7 +374,7 @@ def test_evaluating_what_is_not_there(command: Command, finished: Path, tmp_path
         evaluate(run, f"images={finished}/summary.json"), f"none of 1 files is a picture, beginning with: {finished}/"
     )
     refused(evaluate(run, "imges=x"), "imges is not a key of the configuration; did you mean images?")
-    refused(evaluate(run, 'overrides=["data.val_size=2"]'), "data.val_size=2 must lie between 0 and 1")
+    refused(evaluate(run, 'overrides=["data.val_size=2"]'), "data.val_size=2 must be between 0 and 1")
     refused(evaluate(run, 'overrides=["data.rot=2"]'), "data.rot is not a key of the configuration")
     (finished / "checkpoints/best.ckpt").unlink()
     refused(evaluate(run), "checkpoint=best:", "has no best.ckpt (its status is completed); use checkpoint=last.")
@@ -385,3 +385,33 @@ def test_evaluating_what_is_not_there(command: Command, finished: Path, tmp_path
     assert set(finished.rglob("*")) <= set(before)
     (finished / "summary.json").write_text("{")
     refused(evaluate(run), f"{finished}/summary.json is not a run's record")
+
+
+def test_a_dropout_that_no_layer_has_is_refused(train):
+    layers = "model.layers=[16 relu]"
+    refused(
+        train(layers, "model.dropout=0.5"),
+        "model.dropout=0.5 has no effect: no layer of model.layers says dropout. Leave it out, or name the layers",
+    )
+    assert train(layers).status == 0  # the default is no mistake
+    assert train("model.dropout=0.5").status == 0
+
+
+def test_a_folder_whose_run_failed_before_its_first_step_takes_another(train):
+    failed = train("optimizer.lr=0", name="again")
+    assert failed.status == 1 and failed.summary["status"] == "failed" and failed.summary["steps"] == 0
+    marker = failed.folder / "not removed"
+    marker.touch()
+    arguments = [*SMALL, f"hydra.run.dir={failed.folder}"]
+    again = shell(sys.executable, str(PROJECT / "src/train.py"), *arguments)
+    assert again.returncode == 0, again.stderr
+    assert marker.exists() and json.loads((failed.folder / "summary.json").read_text())["status"] == "completed"
+    third = shell(sys.executable, str(PROJECT / "src/train.py"), *arguments)
+    assert third.returncode == 1 and "holds a run already" in " ".join(third.stderr.split())
+
+
+def test_a_schedule_that_can_never_act_is_a_sentence_in_the_log(train):
+    sentence = "The schedule can never change the learning rate: scheduler.min_lr=0.01 is not below optimizer.lr=0.001."
+    short = "trainer.max_epochs=5", "trainer.limit_train_batches=1"
+    assert sentence in " ".join(train("scheduler.min_lr=0.01", *short).out.split())
+    assert "can never change" not in train(*short).out

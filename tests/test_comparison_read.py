@@ -69,7 +69,7 @@ def test_two_typed_keys_that_vary_together_are_both_named() -> None:
 
 def test_a_key_that_an_experiment_sets_is_implied() -> None:
     runs = [
-        record("experiment=practice", choices={"experiment": "practice"}, model__dropout=0.2, data__batch_size=64),
+        record("experiment=exercise", choices={"experiment": "exercise"}, model__dropout=0.2, data__batch_size=64),
         record(choices={"experiment": "None"}, model__dropout=0.0, data__batch_size=50),
     ]
     groups, factors, implied = find_factors(runs)

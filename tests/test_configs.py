@@ -1,6 +1,5 @@
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from conftest import PROJECT, SMALL
 
@@ -30,15 +29,18 @@ def test_every_choice_of_every_group_trains(command, tmp_path, group, choice):
 
 
 @pytest.mark.parametrize("choice", ["cifar10", "image_folder", "shapes"])
-def test_every_data_set_spells_out_the_same_batches(choice):
-    data = OmegaConf.load(PROJECT / "configs" / "data" / f"{choice}.yaml")
+def test_every_data_set_has_the_same_batches(choice):
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        data = compose(
+            "train", [f"data={choice}", "data.root=."] if choice == "image_folder" else [f"data={choice}"]
+        ).data
     shared = {"batch_size": 128, "val_size": 0.1, "split_seed": 0, "normalization": "symmetric"}
     assert {key: data[key] for key in shared} == shared
 
 
-def test_the_practice_is_the_practice():
+def test_the_exercise_is_the_exercise():
     with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
-        cfg = compose("train", ["experiment=practice", "output_dir=."])
+        cfg = compose("train", ["experiment=exercise", "output_dir=."])
     assert (cfg.optimizer._target_, cfg.optimizer.lr, cfg.optimizer.momentum) == ("torch.optim.SGD", 0.04, 0.0)
     assert (cfg.data.batch_size, cfg.trainer.max_epochs, cfg.test_weights) == (128, 30, "last")
     assert (cfg.scheduler.factor, cfg.scheduler.patience, cfg.scheduler.min_lr) == (0.05, 3, 0.001)

@@ -61,9 +61,9 @@ def test_the_generator_alone_decides():
     [
         (-1, 0.5, "augmentation.padding=-1 must be a whole number of pixels, at least 0."),
         (1.5, 0.5, "augmentation.padding=1.5 must be a whole number of pixels, at least 0."),
-        (4, 1.5, "augmentation.flip=1.5 is a probability: it must lie in [0, 1]."),
-        (4, float("nan"), "augmentation.flip=nan is a probability: it must lie in [0, 1]."),
-        (4, "often", "augmentation.flip=often is a probability: it must lie in [0, 1]."),
+        (4, 1.5, "augmentation.flip=1.5 is a probability: it must be in [0, 1]."),
+        (4, float("nan"), "augmentation.flip=nan is a probability: it must be in [0, 1]."),
+        (4, "often", "augmentation.flip=often is a probability: it must be in [0, 1]."),
     ],
 )
 def test_what_is_refused(padding, flip, sentence):

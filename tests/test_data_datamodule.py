@@ -194,7 +194,7 @@ def test_only_training_batches_are_augmented():
             for value in (0, -8, 2.5, "many", True)
         ),
         *(
-            ({"val_size": value}, f"data.val_size={value} must lie between 0 and 1")
+            ({"val_size": value}, f"data.val_size={value} must be between 0 and 1")
             for value in (0, 1, -0.1, 7, "half", float("nan"), None)
         ),
         *(

@@ -20,11 +20,11 @@ def net_of(*overrides: str, classes: int = 10) -> nn.Module:
     return instantiate(model, image_shape=SHAPE, classes=classes, _convert_="all")
 
 
-def test_the_practices_network_has_its_parameters():
+def test_the_exercises_network_has_its_parameters():
     assert count_parameters(net_of()) == {"trainable": 5_951_114, "statistics": 4_352}
 
 
-def test_the_practices_layers_stand_in_its_order():
+def test_the_exercises_layers_are_in_its_order():
     kinds = [type(module).__name__ for module in net_of().layers]
     assert (
         kinds
@@ -73,9 +73,9 @@ def test_every_activation(activation):
         (["relu 12"], 0.1, "'relu 12' must begin with its width"),
         (["0 relu"], 0.1, "'0 relu' must begin with its width"),
         (["12 rleu"], 0.1, "'rleu' in '12 rleu' is not known"),
-        (["12"], 1.0, "model.dropout=1.0 must lie in [0, 1)"),
-        (["12"], -0.1, "model.dropout=-0.1 must lie in [0, 1)"),
-        (["12"], "much", "model.dropout=much must lie in [0, 1)"),
+        (["12"], 1.0, "model.dropout=1.0 must be in [0, 1)"),
+        (["12"], -0.1, "model.dropout=-0.1 must be in [0, 1)"),
+        (["12"], "much", "model.dropout=much must be in [0, 1)"),
     ],
 )
 def test_what_the_mlp_refuses(layers, dropout, words):

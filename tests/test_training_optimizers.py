@@ -31,7 +31,7 @@ def small_net() -> nn.Module:
 
 
 @pytest.mark.parametrize("name", PRACTICE)
-def test_the_practices_hyperparameters(name):
+def test_the_exercises_hyperparameters(name):
     built = build_optimizer(optimizer_of(name), small_net(), "all")
     assert type(built).__name__.lower() == name
     found = {key: built.defaults[key] for key in PRACTICE[name]}

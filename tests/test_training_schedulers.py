@@ -10,7 +10,7 @@ from torch import nn
 
 from conftest import NAMES, PROJECT, ToyDataModule, toy_net, toy_trainer
 from optbench.training.classifier import Classifier
-from optbench.training.schedulers import build_scheduler, cosine_with_warmup
+from optbench.training.schedulers import build_scheduler, cosine_with_warmup, why_idle
 
 
 def scheduler_of(name: str, **changes) -> partial:
@@ -127,15 +127,40 @@ LOSSES = [
 ]
 
 
-def test_plateau_is_kerass_with_patience_4():
-    settings = {"mode": "min"}
+def test_the_exercises_plateau_is_kerass_with_patience_4():
+    exercise = OmegaConf.load(PROJECT / "configs/experiment/exercise.yaml").scheduler
+    settings = {"mode": "min", **exercise}
     expected = keras_reduce_lr_on_plateau(LOSSES, 0.04)
     assert sorted(set(expected)) == pytest.approx([0.001, 0.002, 0.04])
     rates = rates_of(scheduler_of("plateau", **settings), len(LOSSES), 0.04, LOSSES)
     assert rates[::6] == pytest.approx(expected)
     assert rates[::6] == rates[5::6]  # only between epochs
-    # the practice's other optimizers start at the lower limit
+    # the exercise's other optimizers start at the lower limit
     assert set(rates_of(scheduler_of("plateau", **settings), 8, 0.001, [1.0] * 8)) == {0.001}
+
+
+def test_the_default_plateau_halves_the_default_rate_at_the_third_epoch_without_improvement():
+    rates = rates_of(scheduler_of("plateau", mode="min"), 12, 0.001, [1.0] * 12)[::6]
+    assert rates == pytest.approx([0.001] * 4 + [0.0005] * 3 + [0.00025] * 3 + [0.000125] * 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "lr", "epochs", "why"),
+    [
+        ({}, 0.001, 30, ""),
+        ({}, 0.001, 5, ""),
+        ({}, 0.001, 4, "it acts after epoch 4 at the earliest, and trainer.max_epochs=4"),
+        ({"min_lr": 0.001}, 0.001, 30, "scheduler.min_lr=0.001 is not below optimizer.lr=0.001"),
+        ({"min_lr": 0.0}, 1e-8, 30, "its first step down from optimizer.lr=1e-08 is not above scheduler.eps=1e-08"),
+    ],
+)
+def test_a_plateau_that_can_never_act_says_why(changes, lr, epochs, why):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=lr)
+    schedule, _ = build_scheduler(scheduler_of("plateau", mode="min", **changes), optimizer, 10)
+    assert why_idle(schedule, lr, epochs) == why
+    for _ in range(epochs - 1):
+        schedule.step(1.0)
+    assert (optimizer.param_groups[0]["lr"] == lr) is bool(why)
 
 
 @pytest.mark.parametrize(("name", "every_batch"), [("constant", False), ("cosine", True)])
@@ -161,7 +186,7 @@ def test_a_schedule_that_takes_total_steps_steps_every_batch(name, every_batch):
         (
             "cosine",
             {"warmup": 2},
-            "scheduler.warmup=2 must lie in [0, 1): it is the part of all steps that warms up.",
+            "scheduler.warmup=2 must be in [0, 1): it is the fraction of all steps that warms up.",
         ),
     ],
 )

@@ -32,7 +32,7 @@ def run(cfg: DictConfig) -> float:
 def train_and_test(cfg: DictConfig, session: Session) -> None:
     """One run, in the order in which things happen; fills `session.record` on the way."""
     record, history = session.record, session.history
-    check(cfg)
+    check(cfg, session.typed)
     build.set_up_libraries(cfg)
     provenance.reset_peak_memory()
 
@@ -43,7 +43,7 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
     hashes = provenance.input_hashes(data, net)
 
     classifier = build.build_classifier(cfg, net, data.classes)
-    optimizer = check_optimizer(classifier)
+    optimizer = check_optimizer(classifier, cfg.trainer.max_epochs)
     resumes_at = session.resume_point()
     if cfg.ckpt_path and resumes_at:
         del hashes["initial_weights"]  # they came from a file that is no longer needed

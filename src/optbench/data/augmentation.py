@@ -16,7 +16,7 @@ class CropFlip:
         if not isinstance(padding, int) or padding < 0:
             raise ValueError(f"augmentation.padding={padding} must be a whole number of pixels, at least 0.")
         if not isinstance(flip, int | float) or not 0 <= flip <= 1:
-            raise ValueError(f"augmentation.flip={flip} is a probability: it must lie in [0, 1].")
+            raise ValueError(f"augmentation.flip={flip} is a probability: it must be in [0, 1].")
         self.padding, self.flip = padding, flip
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:

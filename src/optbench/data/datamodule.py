@@ -103,7 +103,7 @@ class ImageDataModule(pl.LightningDataModule):
             raise ValueError(f"data.batch_size={batch_size} must be a whole number of at least 1.")
         if not isinstance(val_size, int | float) or not 0 < val_size < 1:
             raise ValueError(
-                f"data.val_size={val_size} must lie between 0 and 1: it is the part of the training images that "
+                f"data.val_size={val_size} must be between 0 and 1: it is the fraction of the training images that "
                 "validates, for example data.val_size=0.1."
             )
         if normalization not in ("symmetric", "standard"):
@@ -211,8 +211,18 @@ class ImageDataModule(pl.LightningDataModule):
 class CIFAR10DataModule(ImageDataModule):
     """`optbench.data.cifar10.read_cifar10` in batches."""
 
-    def __init__(self, root: str, url: str | None, **batches: Any) -> None:
-        super().__init__(**batches)
+    def __init__(
+        self,
+        root: str,
+        url: str | None,
+        batch_size: int,
+        val_size: float,
+        split_seed: int,
+        order_seed: int,
+        normalization: str,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(batch_size, val_size, split_seed, order_seed, normalization, augmentation)
         self.root, self.url = str(root or ""), url and str(url)
 
     def load(self) -> ImageSet:
@@ -222,7 +232,7 @@ class CIFAR10DataModule(ImageDataModule):
 
 
 class ImageFolderDataModule(ImageDataModule):
-    """`optbench.data.image_folder.read_image_folder` in batches."""
+    """`optbench.data.image_folder.read_image_folder` in batches; `split_seed` also cuts the test set where it must."""
 
     def __init__(
         self,
@@ -232,34 +242,50 @@ class ImageFolderDataModule(ImageDataModule):
         on_corrupt: str,
         workers: int,
         cache_dir: str,
+        batch_size: int,
+        val_size: float,
         split_seed: int,
-        **batches: Any,
+        order_seed: int,
+        normalization: str,
+        augmentation: Augmentation | None = None,
     ) -> None:
-        super().__init__(split_seed=split_seed, **batches)
+        super().__init__(batch_size, val_size, split_seed, order_seed, normalization, augmentation)
         for key, value in {"image_size": image_size, "test_size": test_size, "workers": workers}.items():
             if not isinstance(value, int | float):
                 raise ValueError(f"data.{key}={value} must be a number.")
-        self.reading: dict[str, Any] = {
-            "root": str(root or ""),
-            "image_size": image_size,
-            "test_size": test_size,
-            "split_seed": split_seed,
-            "on_corrupt": on_corrupt,
-            "workers": workers,
-            "cache_dir": cache_dir,
-        }
+        self.root, self.image_size, self.test_size = str(root or ""), image_size, test_size
+        self.on_corrupt, self.workers, self.cache_dir = on_corrupt, workers, cache_dir
 
     def load(self) -> ImageSet:
         from optbench.data.image_folder import read_image_folder
 
-        return read_image_folder(**self.reading)
+        return read_image_folder(
+            self.root,
+            image_size=self.image_size,
+            test_size=self.test_size,
+            split_seed=self.split_seed,
+            on_corrupt=self.on_corrupt,
+            workers=self.workers,
+            cache_dir=self.cache_dir,
+        )
 
 
 class ShapesDataModule(ImageDataModule):
     """`optbench.data.shapes.make_shapes` in batches."""
 
-    def __init__(self, train_size: int, test_size: int, shapes_seed: int, **batches: Any) -> None:
-        super().__init__(**batches)
+    def __init__(
+        self,
+        train_size: int,
+        test_size: int,
+        shapes_seed: int,
+        batch_size: int,
+        val_size: float,
+        split_seed: int,
+        order_seed: int,
+        normalization: str,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        super().__init__(batch_size, val_size, split_seed, order_seed, normalization, augmentation)
         for key, value in {"train_size": train_size, "test_size": test_size}.items():
             if type(value) is not int:
                 raise ValueError(f"data.{key}={value} must be a whole number of images.")

@@ -38,10 +38,10 @@ def make_shapes(train_size: int, test_size: int, seed: int) -> ImageSet:
     `python src/train.py data=shapes test_weights=last` and:
 
         model=linear callbacks.early_stopping=null trainer.max_epochs=10         29.0 %  (train 42.9, validation 28.4)
-        experiment=practice                     (stops after 12 epochs)          59.0 %  (train 82.8, validation 60.2)
+        experiment=exercise                     (stops after 12 epochs)          59.0 %  (train 82.8, validation 60.2)
         model=convnet optimizer.lr=0.01 scheduler=onecycle trainer.max_epochs=2  86.5 %  (train 82.7, validation 87.2)
 
-    The practice's MLP overfits visibly: its validation loss is lowest after 7 epochs, 1.236, and 1.433 after 11.
+    The class exercise's MLP overfits visibly: its validation loss is lowest after 7 epochs, 1.236, and 1.433 after 11.
 
     Raises ValueError for a size out of range.
     """

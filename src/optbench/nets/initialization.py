@@ -1,4 +1,4 @@
-"""Keras' constants, so that a network starts and normalises as the practice's did."""
+"""Keras' constants, so that a network starts and normalises as the class exercise's did."""
 
 from typing import Any
 

@@ -36,7 +36,7 @@ class MLP(nn.Module):
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
             raise ValueError(
-                f"model.dropout={dropout} must lie in [0, 1): it is the part of the units that is dropped."
+                f"model.dropout={dropout} must be in [0, 1): it is the fraction of the units that is dropped."
             )
         if not isinstance(layers, list) or not layers:
             raise ValueError(

@@ -16,7 +16,7 @@ from optbench.callbacks.divergence_guard import Diverged
 from optbench.callbacks.epoch_history import EpochHistory
 from optbench.commands.hydra_internals import in_sweep
 from optbench.distributed.ranks import is_first, mute_others
-from optbench.records.configuration import rebased, refuse_other_configuration
+from optbench.records.configuration import key_of, rebased, refuse_other_configuration
 from optbench.records.record import ENDED, METRICS, SUMMARY, RunRecord, refuse_used_folder
 from optbench.recovery.checkpoint import latest, sweep_up
 from optbench.recovery.signals import Interrupted, signals
@@ -32,6 +32,7 @@ class Session:
     Attributes:
         cfg: what was typed, or for a run that resumes by `resume=<folder>`, what it began with.
         record: written to `folder` whenever its status changes.
+        history: its epochs and seconds.
         resumed: the folder holds the run already, and it continues.
         has_ended: it has a result: nothing is left to do.
     """
@@ -42,6 +43,11 @@ class Session:
     history: EpochHistory
     resumed: bool
     has_ended: bool
+
+    @property
+    def typed(self) -> set[str]:
+        """The keys that the run's command line set."""
+        return {key_of(override) for override in self.record.overrides}
 
     def resume_point(self) -> tuple[Path, int] | None:
         """The checkpoint from which this run resumes, and its step; None where it begins at the beginning."""

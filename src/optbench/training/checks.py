@@ -1,7 +1,8 @@
 """What a run refuses before it trains, where no class below could name the key that is wrong."""
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,7 +17,9 @@ from optbench.records.wording import is_number, near
 from optbench.training.classifier import Classifier
 from optbench.training.lightning_internals import epochs_of
 from optbench.training.optimizers import build_optimizer
-from optbench.training.schedulers import build_scheduler
+from optbench.training.schedulers import build_scheduler, why_idle
+
+log = logging.getLogger(__name__)
 
 WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off has none of its keys
     "seed": 0,
@@ -31,8 +34,11 @@ WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off h
 }
 
 
-def check(cfg: DictConfig) -> None:
+def check(cfg: DictConfig, typed: Collection[str]) -> None:
     """Refuse what no class below could name by its key.
+
+    Args:
+        typed: the keys that the command line sets.
 
     Raises:
         ValueError: with a sentence for the first value that is not allowed.
@@ -47,12 +53,18 @@ def check(cfg: DictConfig) -> None:
     for limit in ("limit_train_batches", "limit_val_batches", "limit_test_batches"):
         if not (is_number(trainer[limit]) and trainer[limit] > 0):
             raise ValueError(
-                f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a part of them above "
-                "0.0 and up to 1.0."
+                f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a fraction of them "
+                "above 0.0 and up to 1.0."
             )
     for key in ("compile", "compare"):
         if type(cfg[key]) is not bool:
             raise ValueError(f"{key}={cfg[key]} must be true or false.")
+    layers = OmegaConf.select(cfg, "model.layers")
+    if "model.dropout" in typed and layers is not None and not any("dropout" in str(layer) for layer in layers):
+        raise ValueError(
+            f"model.dropout={cfg.model.dropout} has no effect: no layer of model.layers says dropout. Leave it out, or "
+            "name the layers that drop units, for example 'model.layers=[512 relu dropout, 256 relu]'."
+        )
     if cfg.test_weights not in ("best", "last"):
         raise ValueError(f"test_weights={cfg.test_weights} is not known: use best or last.")
     if cfg.matmul_precision not in ("highest", "high", "medium"):
@@ -110,11 +122,17 @@ def check_metrics(cfg: DictConfig, classes: Sequence[str]) -> None:
             )
 
 
-def check_optimizer(classifier: Classifier) -> Optimizer:
-    """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything."""
+def check_optimizer(classifier: Classifier, epochs: int) -> Optimizer:
+    """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything.
+
+    A schedule that can never act within so many epochs is a warning in the log.
+    """
     optimizer = build_optimizer(classifier.optimizer, classifier.net, classifier.weight_decay_on)
     if classifier.scheduler is not None:
-        build_scheduler(classifier.scheduler, build_optimizer(classifier.optimizer, classifier.net, "all"), 1000)
+        other = build_optimizer(classifier.optimizer, classifier.net, "all")
+        schedule, _ = build_scheduler(classifier.scheduler, other, 1000)
+        if why := why_idle(schedule, optimizer.param_groups[0]["lr"], epochs):
+            log.warning("The schedule can never change the learning rate: %s.", why)
     return optimizer
 
 

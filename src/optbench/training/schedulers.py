@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 
 def build_scheduler(scheduler: Callable[..., Any], optimizer: Optimizer, total_steps: int) -> tuple[Any, bool]:
@@ -27,16 +27,30 @@ def build_scheduler(scheduler: Callable[..., Any], optimizer: Optimizer, total_s
         raise ValueError(f"scheduler: {scheduler.func.__name__} refuses its arguments: {text}.") from error
 
 
+def why_idle(schedule: Any, lr: float, epochs: int) -> str:
+    """Why a schedule can never change a learning rate that starts at `lr` within so many epochs; '' where it can."""
+    if not isinstance(schedule, ReduceLROnPlateau):
+        return ""
+    lowest, first = schedule.min_lrs[0], schedule.patience + 2  # the first epoch is the best so far
+    if lowest >= lr:
+        return f"scheduler.min_lr={lowest:g} is not below optimizer.lr={lr:g}"
+    if lr - max(lr * schedule.factor, lowest) <= schedule.eps:
+        return f"its first step down from optimizer.lr={lr:g} is not above scheduler.eps={schedule.eps:g}"
+    if epochs <= first:
+        return f"it acts after epoch {first} at the earliest, and trainer.max_epochs={epochs}"
+    return ""
+
+
 def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float, final_factor: float) -> LambdaLR:
     """Linear warm-up, then half a cosine (Loshchilov & Hutter 2017) to `final_factor` x lr at `total_steps`.
 
     Args:
-        warmup: the part of all steps that warms up, in [0, 1).
+        warmup: the fraction of all steps that warms up, in [0, 1).
     """
     if not 0 <= warmup < 1:
-        raise ValueError(f"scheduler.warmup={warmup} must lie in [0, 1): it is the part of all steps that warms up.")
+        raise ValueError(f"scheduler.warmup={warmup} must be in [0, 1): it is the fraction of all steps that warms up.")
     if not 0 <= final_factor <= 1:
-        raise ValueError(f"scheduler.final_factor={final_factor} must lie in [0, 1].")
+        raise ValueError(f"scheduler.final_factor={final_factor} must be in [0, 1].")
     warmup_steps = round(warmup * total_steps)
 
     def factor(step: int) -> float:

@@ -1,0 +1,54 @@
+"""What was recorded before names changed still reads."""
+
+import importlib
+
+import torch
+from hydra.utils import instantiate
+
+from optbench.records import old_names
+from optbench.records.record import RunRecord
+
+
+def test_every_new_name_is_there():
+    for target in old_names.TARGETS.values():
+        module, _, name = target.rpartition(".")
+        assert hasattr(importlib.import_module(module), name), target
+
+
+def test_a_record_of_an_earlier_version_has_todays_names(tmp_path):
+    config = {
+        "logger": {"csv": {"_target_": "optbench.history.MetricsCSV", "path": "metrics.csv"}},
+        "scheduler": {"_target_": "optbench.schedulers.cosine_with_warmup", "_partial_": True, "warmup": 0.1},
+        "callbacks": {
+            "checkpoint": {"_target_": "optbench.callbacks.last_checkpoint.LastCheckpoint", "every_n_steps": 3},
+            "figures": {"_target_": "optbench.callbacks.figures.Figures", "examples": 4},
+        },
+        "checkpoint": 1,
+        "mine": [{"_target_": "optbench.callbacks.figures.Figures"}],
+    }
+    RunRecord(config=config).write(tmp_path)
+    found = RunRecord.read(tmp_path).config
+    assert found == {
+        "logger": {"csv": {"path": "metrics.csv"}},
+        "scheduler": {
+            "_target_": "optbench.training.schedulers.cosine_with_warmup",
+            "_partial_": True,
+            "warmup": 0.1,
+        },
+        "callbacks": {
+            "last_checkpoint": {"_target_": "optbench.callbacks.last_checkpoint.LastCheckpoint", "every_n_steps": 3},
+            "figures": {"_target_": "optbench.callbacks.tensorboard_figures.Figures", "examples": 4},
+        },
+        "checkpoint": 1,
+        "mine": [{"_target_": "optbench.callbacks.tensorboard_figures.Figures"}],
+    }
+    assert instantiate(found["callbacks"]["figures"]).examples == 4
+    assert old_names.updated_configuration(found) == found
+
+
+def test_a_checkpoint_of_an_earlier_version_has_todays_callbacks():
+    state = {"seconds": {}, "lr": 0.1, "rows": []}
+    old = {"state_dict": {}, "callbacks": {"Stopwatch": state, "LastCheckpoint": {}}}
+    assert old_names.updated_checkpoint(old)["callbacks"] == {"EpochHistory": state, "LastCheckpoint": {}}
+    weights = {"state_dict": {"a": torch.zeros(1)}}
+    assert old_names.updated_checkpoint(weights) is weights and "callbacks" not in weights
