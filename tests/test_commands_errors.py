@@ -205,7 +205,7 @@ def test_a_sweep_over_several_devices(train: Command, monkeypatch: pytest.Monkey
 
 def test_a_batch_that_cannot_be_shared_out(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    sentence = "data.batch_size=49 cannot be shared out evenly among 2 devices: use a multiple of 2."
+    sentence = "data.batch_size=49 cannot be divided evenly among 2 devices: use a multiple of 2."
     refused(train("trainer=ddp", "data.batch_size=49"), sentence)
 
 

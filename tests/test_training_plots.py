@@ -62,7 +62,7 @@ def test_a_confusion_figure_shows_shares_as_colours_and_counts_as_numbers():
     for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
         assert [tick.get_text() for tick in ticks] == ["cat", "dog", "eel"]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted class", "true class")
-    assert colourbar.get_ylabel() == "share of the true class"
+    assert colourbar.get_ylabel() == "fraction of the true class"
     assert png_size(figure)[0] > 150
 
 

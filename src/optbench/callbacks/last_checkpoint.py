@@ -1,4 +1,4 @@
-"""last.ckpt: everything that a run needs to go on, bit for bit as if it had never stopped."""
+"""last.ckpt: everything that a run needs to resume, bit for bit as if it had never stopped."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ class LastCheckpoint(Checkpoint):
             return
         asked = self._asked(trainer, batch_idx)
         due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
-        # overfit_batches has an order of its own, which can't begin within an epoch
+        # overfit_batches has its own order, which can't start within an epoch
         if (due or asked) and not trainer.overfit_batches:  # type: ignore[attr-defined]
             self._save(trainer, BATCH)
         if asked:

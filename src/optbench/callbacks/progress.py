@@ -1,4 +1,4 @@
-"""Progress that fits the place: a live bar in a terminal, a line an epoch, which in a sweep goes only to the log."""
+"""Progress: a live bar in a terminal, and one line per epoch, which in a sweep is only in the log."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ FILE_ONLY = 15  # below the terminal's level, INFO, and at that of train.log
 
 
 class EpochLines(pl.Callback):
-    """A line an epoch: `epoch 3  train/loss 1.401 ... val/accuracy 0.482  23.1 s`."""
+    """One line per epoch: `epoch 3  train/loss 1.401 ... val/accuracy 0.482  23.1 s`."""
 
     def __init__(self, level: int) -> None:
         self.level = level
@@ -35,7 +35,7 @@ class EpochLines(pl.Callback):
 
 
 def progress(in_sweep: bool) -> list[pl.Callback]:
-    """The epoch lines, and a bar above which they scroll where there is a person who watches."""
+    """The epoch lines and, in a terminal, a bar below them."""
     lines = EpochLines(FILE_ONLY if in_sweep else logging.INFO)
     watched = sys.stdout.isatty() and not in_sweep
     return [lines, RichProgressBar(leave=False)] if watched else [lines]

@@ -32,12 +32,12 @@ class Figures(pl.Callback):
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
         images, labels = data.train.__getitems__(self._spread(len(data.train)))
         titles = [data.classes[int(label)] for label in labels]
-        # the step of the last curves: a run that goes on from here with its test keeps them, and draws the test anew
+        # the step of the last curves: a run that resumes here with its test keeps them, and draws the test again
         self._show(trainer, "images/training", image_grid(images, titles), trainer.global_step - 1)
         self._add_graph(trainer, pl_module, data.normalize(images[:1]).to(pl_module.device))
 
     def _spread(self, count: int) -> list[int]:
-        """Indices from all over a set that may lie sorted by class."""
+        """Indices spread over a set that may be sorted by class."""
         return [count * k // self.examples for k in range(min(self.examples, count))]
 
     def _add_graph(self, trainer: pl.Trainer, classifier: Classifier, images: torch.Tensor) -> None:
@@ -60,8 +60,8 @@ class Figures(pl.Callback):
         if len(wrong):
             probability, predicted = logits[wrong].softmax(1).max(1)
             titles = [
-                f"{data.classes[said]} {share:.0%}\nis {data.classes[true]}"
-                for said, share, true in zip(predicted, probability, labels[wrong], strict=True)
+                f"{data.classes[said]} {fraction:.0%}\nis {data.classes[true]}"
+                for said, fraction, true in zip(predicted, probability, labels[wrong], strict=True)
             ]
             self._show(
                 trainer, "test/most_confidently_wrong", image_grid(data.test.images[wrong], titles), trainer.global_step

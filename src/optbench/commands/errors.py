@@ -27,7 +27,7 @@ def report_errors() -> Iterator[None]:
     """Turn an error into one paragraph on stderr and exit status 1; HYDRA_FULL_ERROR=1 shows the traceback.
 
     Hydra prints errors in its own form unless HYDRA_FULL_ERROR is set, so it is set here. The second variable tells
-    processes that this one starts that it was not the user who did so.
+    processes that this one starts that the user did not set the first one.
     """
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and "OPTBENCH_REPORTS_ERRORS" not in os.environ:
         yield
@@ -106,8 +106,8 @@ def explain_launcher(error: BaseException) -> str:
         if lost := re.match(r"Job (\S+) .* with path (\S+)\s.*\(state: (\w+)\)", text, re.DOTALL):
             printed = Path(lost[2]).parent
             return (
-                f"SLURM ended job {lost[1]} ({lost[3]}) before its run was through; what it printed lies in {printed}. "
-                f"python src/train.py -m resume={printed.parent} takes up what is left."
+                f"SLURM ended job {lost[1]} ({lost[3]}) before its run ended; what it printed is in {printed}. "
+                f"python src/train.py -m resume={printed.parent} runs what is left."
             )
         if text.startswith("Job not requeued because: timed-out"):
             return (
@@ -130,7 +130,7 @@ def explain_storage(error: OSError) -> str:
     """A disk that is full or gone, of which the files are not to blame."""
     where = f"{error.filename} cannot be written: " if error.filename else ""
     run = next((folder for folder in Path(error.filename or "").parents if (folder / ".hydra").is_dir()), None)
-    advice = f" Then python src/train.py resume={run} goes on from the last good checkpoint." if run else ""
+    advice = f" Then python src/train.py resume={run} resumes from the last good checkpoint." if run else ""
     return f"{where}{error.strerror}. Make room, or bring the disk back.{advice}"
 
 

@@ -34,7 +34,7 @@ class Sweep:
     wants_comparison: bool = False
 
 
-# Hydra makes SweepLines by its name, so nobody can hand it the Sweep of this command.
+# Hydra makes SweepLines from its name, so it can't be given the Sweep of this command.
 current: ContextVar[Sweep] = ContextVar("current")
 
 
@@ -56,7 +56,7 @@ class SweepLines(Callback):
         sweep = current.get(Sweep())
         sweep.folder, sweep.wants_comparison = folder, config.compare is not False
         os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # or Ray takes one run's line for a repetition of another's
-        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # or it tells everything twice
+        os.environ.setdefault("SUBMITIT_LOG_LEVEL", "NOCONFIG")  # or it prints everything twice
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         caller.go_there()

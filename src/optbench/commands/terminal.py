@@ -11,7 +11,7 @@ from rich.text import Text
 
 
 class Console(logging.StreamHandler):
-    """Writes to whatever stdout is at the moment: a live progress bar puts itself in its place and lets lines pass."""
+    """Writes to what stdout is at the moment: a live progress bar replaces it and prints lines above itself."""
 
     @property
     def stream(self) -> TextIO:

@@ -43,7 +43,7 @@ def read_cifar10(root: str, url: str | None = None) -> ImageSet:
     """All 50,000 training and 10,000 test images, `(N, 3, 32, 32)`.
 
     A complete `<root>/cifar-10-batches-py` is used as it is, without network and without writing. Otherwise the archive
-    is downloaded from `url` (`http(s)://` or `file://`; None: the official address); an archive that already lies in
+    is downloaded from `url` (`http(s)://` or `file://`; None: the official address); an archive that is already in
     `root` is used instead. Every byte is verified before it is used.
 
     Raises:
@@ -60,7 +60,7 @@ def read_cifar10(root: str, url: str | None = None) -> ImageSet:
         raise ValueError("data.root is empty: it must name the folder that holds, or shall hold, cifar-10-batches-py.")
     home = Path(root).expanduser()
     if home.name == CIFAR10.base_folder:
-        home = home.parent  # a person who points at the folder itself means it
+        home = home.parent  # `root` may also be the folder itself
     if home.exists() and not home.is_dir():
         raise NotADirectoryError(f"data.root={root} is a file; it must be the folder that holds {CIFAR10.base_folder}.")
 
@@ -135,7 +135,7 @@ def _download(url: str, home: Path, incomplete: _IncompleteError) -> None:
             archive = partial / CIFAR10.filename
             _fetch(url, archive)
         shutil.unpack_archive(archive, partial, filter="data")
-        if folder.exists():  # incomplete: what else lies in it stays
+        if folder.exists():  # incomplete: other files in it stay
             for file in (partial / CIFAR10.base_folder).iterdir():
                 file.replace(folder / file.name)
         else:

@@ -23,11 +23,11 @@ class Images(Dataset):
     """Part of an ImageSet. A batch is one indexing of a tensor, not a list of images to stack.
 
     Args:
-        share: which of a batch's images are fetched; the others are another process's.
+        own: which of a batch's images this process fetches; the others belong to other processes.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor, share: slice = slice(None)) -> None:
-        self.images, self.labels, self.indices, self.share = images, labels, indices, share
+    def __init__(self, images: Tensor, labels: Tensor, indices: Tensor, own: slice = slice(None)) -> None:
+        self.images, self.labels, self.indices, self.own = images, labels, indices, own
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -37,7 +37,7 @@ class Images(Dataset):
         return self.images[where], self.labels[where]
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        where = self.indices[indices[self.share]]
+        where = self.indices[indices[self.own]]
         return self.images[where], self.labels[where]
 
 
@@ -52,10 +52,10 @@ def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
 
 
 class TrainOrder(DistributedSampler):
-    """Shuffled indices: a function of the seed and the epoch, which Lightning tells it, whatever happened before.
+    """Shuffled indices: a function of the seed and of the epoch, which Lightning sets.
 
     Args:
-        done: asked as an epoch begins how many of its indices were trained on, because a run goes on within it.
+        done: called as an epoch begins; how many of its indices were trained on before the run resumed within it.
     """
 
     def __init__(self, dataset: Dataset, order_seed: int, done: Callable[[], int]) -> None:
@@ -75,7 +75,7 @@ class ImageDataModule(pl.LightningDataModule):
     Args:
         batch_size: images a step, over all devices. A last batch of a single image is dropped, because BatchNorm
             cannot train on it.
-        val_size: the part of the training images that validates, cut by `split_seed`.
+        val_size: the fraction of the training images that validates, cut by `split_seed`.
         order_seed: shuffles the training images and draws the augmentation; both depend only on it and the epoch.
         normalization: `symmetric` scales to [-1, 1], `standard` by channel means and deviations of (some
             10,000 of) the training images.
@@ -182,13 +182,13 @@ class ImageDataModule(pl.LightningDataModule):
         return hashlib.sha256(f"{self.batch_size}\n".encode() + order.numpy().tobytes()).hexdigest()
 
     def _loader(self, images: Images, batch_size: int, **options: Any) -> DataLoader:
-        """Every process goes through the same batches and fetches its share: process r of R has the images r, r + R, …
+        """Every process goes through the same batches and fetches its own images: process r of R has r, r + R, …
 
         So the batches together are those of one process, and no image comes twice.
         """
         trainer = self.trainer
-        share = slice(trainer.global_rank, None, trainer.world_size) if trainer else slice(None)
-        images = Images(images.images, images.labels, images.indices, share)
+        own = slice(trainer.global_rank, None, trainer.world_size) if trainer else slice(None)
+        images = Images(images.images, images.labels, images.indices, own)
         return DataLoader(images, batch_size, collate_fn=as_fetched, **options)
 
     def train_dataloader(self) -> DataLoader:

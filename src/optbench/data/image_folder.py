@@ -111,7 +111,7 @@ def load_image(path: str | os.PathLike[str], image_size: int) -> np.ndarray:
     """One picture, of any format and mode that Pillow reads, as RGB `(3, image_size, image_size)` uint8.
 
     Turned as its EXIF orientation says, transparency on white, 16 bits scaled to 8, of several frames the first. Both
-    sides are scaled to `image_size`, whatever the picture's shape; a picture of that size keeps its pixels.
+    sides are scaled to `image_size`, for every shape of picture; a picture of that size keeps its pixels.
 
     Raises:
         ValueError: it cannot be read, is no picture, is torn, or is too large to be decoded safely.
@@ -149,7 +149,12 @@ def _check_arguments(image_size: int, test_size: float, split_seed: int, on_corr
 
     for right, key, value, allowed in (
         (whole(image_size, 1), "image_size", image_size, "a whole number of pixels, at least 1; CIFAR-10's is 32"),
-        (0 < test_size < 1, "test_size", test_size, "above 0 and below 1: the part of train that becomes the test set"),
+        (
+            0 < test_size < 1,
+            "test_size",
+            test_size,
+            "above 0 and below 1: the fraction of train that becomes the test set",
+        ),
         (whole(split_seed, 0), "split_seed", split_seed, "a whole number, at least 0"),
         (on_corrupt in ("raise", "skip"), "on_corrupt", on_corrupt, "raise (stop at it) or skip (leave it out)"),
         (whole(workers, 0), "workers", workers, "a number of threads; 0 is one for each core"),

@@ -17,7 +17,7 @@ class WholeBatchNorm(TorchSyncBatchNorm):
     """BatchNorm over the whole batch, not over each process's part of it.
 
     On GPUs it is torch's SyncBatchNorm, which knows no other device. On CPUs every BatchNorm is given the rows of all
-    processes and keeps of what it returns those of its own: the same module under the same name sees what it would see
+    processes and keeps its own rows of the result: the same module under the same name sees what it would see
     in one process, and all processes repeat its little work.
     """
 

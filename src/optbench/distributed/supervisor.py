@@ -42,7 +42,7 @@ def supervise_ranks(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
             if last_look:
                 return
             failed = failure_of(others, folder)
-            if failed and not over.wait(5):  # NCCL never tells that a process is gone
+            if failed and not over.wait(5):  # NCCL never reports that a process is gone
                 record = RunRecord.read(folder)
                 record.fail(failed)
                 record.write(folder)
@@ -70,7 +70,7 @@ def supervise_ranks(trainer: pl.Trainer, folder: Path) -> Iterator[None]:
 
 
 def failure_of(processes: Sequence[Popen], folder: Path) -> ProcessFailed | None:
-    """The error of the first process that ended with one, as it stands in the record that it left in `folder`."""
+    """The error of the first process that ended with one, as its record in `folder` has it."""
     for number, process in enumerate(processes, 1):
         if not process.poll():
             continue

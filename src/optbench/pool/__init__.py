@@ -1,8 +1,7 @@
-"""A sweep's runs side by side on one machine: a process and devices of its own for each.
+"""A sweep's runs side by side on one machine: each has its own process and devices.
 
-sweep.py      what Hydra asks for, as commands; what became of them, for Hydra
-devices.py    which devices there are, and who has which
-processes.py  starting, watching and stopping the processes
-display.py    what a person sees meanwhile
-tether.py     why no process outlives the one that started it
+launch.py     Hydra's jobs as commands, and how they ended
+devices.py    which devices there are, and which run has which
+processes.py  starting, watching and stopping the processes; none outlives the one that started it
+table.py      what a person sees meanwhile
 """

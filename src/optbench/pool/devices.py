@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
-GPU, CPU = "gpu", "cpu"  # the kinds of devices; one of the CPU is a slot, a share of its cores
+GPU, CPU = "gpu", "cpu"  # the kinds of devices; one of the CPU is a slot: some of its cores
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ def cores() -> int:
 
 
 def threads(slots: int) -> dict[str, str]:
-    """The environment of a run that gets one of so many equal shares of the cores.
+    """The environment of a run, where the cores are divided equally among so many slots.
 
-    The share depends on the machine and its slots alone, not on how many runs are left: sums of floating point numbers
-    may depend on it. Who has set fewer threads keeps them.
+    The number of threads depends on the machine and its slots, not on how many runs are left: sums of floating point
+    numbers may depend on it. Where the environment sets fewer threads, these stay.
     """
-    share = max(1, cores() // slots)
+    count = max(1, cores() // slots)
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
     given = {name: os.environ.get(name, "") for name in names}
-    return {name: str(min(share, int(value)) if value.isdecimal() else share) for name, value in given.items()}
+    return {name: str(min(count, int(value)) if value.isdecimal() else count) for name, value in given.items()}
 
 
 def label(kind: str, devices: list[str]) -> str:

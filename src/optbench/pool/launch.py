@@ -37,7 +37,7 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
     check_folders([folder_of(cfg) for cfg in configs])
     free = devices_there(launcher, [cfg.trainer for cfg in configs])
     wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
-    share = threads(sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted}))
+    environment = threads(sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted}))
     shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
     jobs = [
         Job(
@@ -47,7 +47,7 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
             title=" ".join(text for text in cfg.hydra.overrides.task if text not in shared) or "as configured",
             kind=kind,
             wanted=count,
-            environment=share,
+            environment=environment,
             epochs=cfg.trainer.max_epochs,
             monitor=cfg.monitor,
         )
@@ -71,7 +71,7 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
         print(f"[{number}] {run.job.title} failed: {why_failed(run)} See {run.job.folder / LOG}", flush=True)
     error = ChildProcessError(
         f"{len(failed)} of {len(jobs)} runs failed ({', '.join(map(str, sorted(failed)))}); {LOG} in their folders "
-        "tells more." + " hydra.launcher.fail_fast=true stopped the others." * launcher.fail_fast
+        "has more." + " hydra.launcher.fail_fast=true stopped the others." * launcher.fail_fast
     )
     good = [job.number not in failed and has_result(job.folder) for job in jobs]
     return [
@@ -99,7 +99,7 @@ def command_of(launcher: "PoolLauncher", cfg: DictConfig) -> list[str]:
 
 
 def has_result(folder: Path) -> bool:
-    """Whether the run in this folder came to its end, be it a divergence. One with a broken record tells so itself."""
+    """Whether the run in this folder has a result. Divergence is one; a run with a broken record reports it itself."""
     try:
         return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ENDED
     except ValueError:

@@ -44,7 +44,7 @@ class Run:
 
     @property
     def failed(self) -> bool:
-        """Whether it is to blame: one that was stopped because of another, or by a person, is not."""
+        """Whether it went wrong by itself: one that was stopped because of another, or by a person, did not."""
         return self.timed_out or (bool(self.status) and not self.stopped)
 
     @property
@@ -58,7 +58,7 @@ class Run:
             self.process.terminate()
 
     def kill(self) -> None:
-        """The whole group: the process, the ranks of DDP and whatever else it has started."""
+        """The whole group: the process, the ranks of DDP and all else that it has started."""
         with suppress(ProcessLookupError, PermissionError):  # all are gone; macOS says the second of zombies
             os.killpg(self.process.pid, signal.SIGKILL)
 
@@ -190,11 +190,11 @@ def noted(*signals: signal.Signals) -> Iterator[list[int]]:
 
 
 def die_with_parent() -> None:
-    """Die when the process dies that OPTBENCH_PARENT names, and let those that this one starts die with it.
+    """Die when the process dies that OPTBENCH_PARENT names, and let the processes that this one starts die with it.
 
     The pool names itself for each of its runs; a run names itself for the ranks of DDP, which Lightning starts with
     its environment. Linux then kills the process when the thread dies that started it: start processes from the main
-    one. Who lost the parent before this call, while Python and Hydra were loading, finds another one here and ends.
+    one. A process whose parent died before this call, while Python was loading, has another parent and ends.
     """
     parent = int(os.environ.get(PARENT) or 0)
     if not parent:

@@ -41,7 +41,7 @@ class Display:
             self.live.stop()
 
     def say(self, text: str) -> None:
-        """A line above the table, which stands in for stdout while it is shown."""
+        """A line above the table, which replaces stdout while it is shown."""
         print(text, flush=True)
 
     def started(self, run: Run) -> None:
@@ -66,7 +66,7 @@ class Display:
         parts = {"done": self.done - self.failed, "failed": self.failed, "running": len(rows), "waiting": waiting}
         title = ", ".join(f"{count} {word}" for word, count in parts.items() if count or word == "done")
         title += f" of {plural(self.jobs, 'run')}; {seconds(round(elapsed))}"
-        progress = self.done + sum(share(run, row) for run, row in rows)
+        progress = self.done + sum(fraction_done(run, row) for run, row in rows)
         if progress:
             title += f", about {seconds(round(elapsed * (self.jobs - progress) / progress))} left"
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -115,8 +115,8 @@ def why_failed(run: Run) -> str:
     return paragraph or f"exit status {run.status}, and nothing printed."
 
 
-def share(run: Run, row: Mapping[str, str]) -> float:
-    """How much of its epochs a run has done; 0 where that is not known."""
+def fraction_done(run: Run, row: Mapping[str, str]) -> float:
+    """The fraction of its epochs that a run has done; 0 where that is not known."""
     return (number(row.get("epoch", "")) or 0.0) / run.job.epochs if run.job.epochs else 0.0
 
 

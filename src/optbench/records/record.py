@@ -28,11 +28,11 @@ class RunRecord:
         final, best: the metrics of the last epoch and of the best one by `monitor`; `test`: those of the test set,
             read once with the weights that `tested` names (`checkpoint`, `epoch`).
         epochs, steps: completed.
-        resumed: when the run was taken up again: `time`, and the `step` it went on from.
+        resumed: each time that the run resumed: `time`, and the `step` from which.
         seconds: `startup` (before the first step), `training` (with validation), `testing`, `total`; of a resumed run
             summed over all its parts, without work that was lost and repeated.
         targets: for each multiple of 0.05 that val/accuracy reached: the first `epoch`, `step` and `seconds`.
-        hashes: SHA-256 of `code`, `data`, `split`, `initial_weights` and `batch_order`: what a fair comparison shares.
+        hashes: SHA-256 of `code`, `data`, `split`, `initial_weights` and `batch_order`: equal in a fair comparison.
         input: `shape` (C, H, W) of an image, and each channel's `scale` and `shift` from pixels to the network's input.
         parameters: `trainable`, and `statistics` that are not trained (BatchNorm's means and variances).
     """

@@ -56,7 +56,7 @@ def sweep_up(folder: Path) -> None:
 
 
 def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint that a run in `folder` can go on from, None where it has to begin anew.
+    """The newest whole checkpoint from which a run in `folder` can resume; None where it has to start at the beginning.
 
     Says what it passes over, and why.
     """
@@ -85,7 +85,7 @@ def best_models(checkpoint: dict[str, Any]) -> list[Path]:
 
 
 def relocate(checkpoint: dict[str, Any], folder: Path) -> None:
-    """Let ModelCheckpoint's paths point into `folder`, where the checkpoint lies now."""
+    """Let ModelCheckpoint's paths point into `folder`, where the checkpoint is now."""
     folder = Path(os.path.realpath(folder))  # as ModelCheckpoint has it
 
     def here(path: str) -> str:

@@ -55,7 +55,7 @@ class Signals:
 
     def install(self) -> None:
         for signum, previous in self._previous.items():
-            if signum != signal.SIGUSR2 or callable(previous):  # nobody else sends it
+            if signum != signal.SIGUSR2 or callable(previous):  # only submitit sends it
                 signal.signal(signum, self._handle)
 
     def wait(self, waits: bool) -> None:
@@ -76,7 +76,7 @@ class Signals:
         """Leave, if a signal was received: its previous handler may take over (submitit's puts the job back in line).
 
         Raises:
-            Interrupted, KeyboardInterrupt: unless that handler returns, which means that the run goes on.
+            Interrupted, KeyboardInterrupt: unless that handler returns, which means that the run continues.
         """
         signum, self.received = self.received, None
         if signum is None:

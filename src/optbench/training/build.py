@@ -94,8 +94,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[pl.Callback], l
         default_root_dir=folder,
         enable_progress_bar=any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks),
         enable_checkpointing=any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
-        use_distributed_sampler=False,  # the datamodule shares out the images
-        # within SLURM, too, the processes of a run are started here, and nobody else puts it back in line
+        use_distributed_sampler=False,  # the datamodule gives each process its images
+        # within SLURM, too, Lightning starts the processes of a run and does not requeue it
         plugins=[CheckpointFiles(), WholeBatchNorm(), LightningEnvironment()],
         _convert_="all",
     )

@@ -21,7 +21,7 @@ from optbench.training.schedulers import build_scheduler, why_idle
 
 log = logging.getLogger(__name__)
 
-WHOLE_NUMBERS = {  # the least of what nobody else checks; a group that is off has none of its keys
+WHOLE_NUMBERS = {  # key: the smallest allowed value, where no class checks it; a group that is off has no keys
     "seed": 0,
     "trainer.max_epochs": 1,
     "trainer.accumulate_grad_batches": 1,
@@ -96,7 +96,7 @@ def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
         )
     if cfg.data.batch_size % trainer.world_size:
         raise ValueError(
-            f"data.batch_size={cfg.data.batch_size} cannot be shared out evenly among {trainer.world_size} devices: "
+            f"data.batch_size={cfg.data.batch_size} cannot be divided evenly among {trainer.world_size} devices: "
             f"use a multiple of {trainer.world_size}."
         )
     batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
@@ -139,11 +139,11 @@ def check_optimizer(classifier: Classifier, epochs: int) -> Optimizer:
 def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConfig) -> None:
     """Refuse a checkpoint that has nothing left to do, or whose optimizer would silently replace the one configured."""
     if "optimizer_states" not in checkpoint:
-        raise ValueError(f"ckpt_path={cfg.ckpt_path} holds the weights alone: go on from last.ckpt beside it.")
+        raise ValueError(f"ckpt_path={cfg.ckpt_path} has the weights alone: use last.ckpt beside it.")
     done, within = epochs_of(checkpoint)
     if within:
         raise ValueError(
-            f"ckpt_path={cfg.ckpt_path} was taken within an epoch, from where only its own run can go on. Let that run "
+            f"ckpt_path={cfg.ckpt_path} was taken within an epoch, where only its own run can resume. Let that run "
             "end with resume=<its folder>, and take the last.ckpt that it leaves."
         )
     if done >= cfg.trainer.max_epochs:

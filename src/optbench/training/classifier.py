@@ -1,4 +1,4 @@
-"""The LightningModule: one shared step, metrics once an epoch, an optimizer and a schedule."""
+"""The LightningModule: one shared step, metrics once per epoch, an optimizer and a schedule."""
 
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +34,7 @@ class Classifier(pl.LightningModule):
         monitor: the metric that a plateau scheduler watches.
         weight_decay_on: `all` parameters or only `weights` (see `optimizers.parameter_groups`).
         seed: of the random numbers that a training step draws (dropout's); see `randomness`. They are the same for
-            every optimizer that is compared, and for a run that goes on from a checkpoint.
+            every optimizer that is compared, and for a run that resumes from a checkpoint.
     """
 
     def __init__(

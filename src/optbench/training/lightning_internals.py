@@ -66,7 +66,7 @@ def starts_processes(trainer: pl.Trainer) -> bool:
 def take_processes(trainer: pl.Trainer) -> list[Popen]:
     """The processes that Lightning has started since the last call.
 
-    It no longer watches them then: its own watch kills this process before it can tell anything.
+    Lightning no longer watches them then: it would kill this process before this one can report the error.
     """
     launcher: Any = trainer.strategy.launcher
     processes = list(launcher.procs)

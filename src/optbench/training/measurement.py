@@ -1,4 +1,4 @@
-"""What is measured of a classifier, in the words that metrics.csv, TensorBoard and summary.json share."""
+"""What is measured of a classifier; `records.metrics` says what each number means."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ class Predictions:
         return self.logits[: self.count], self.labels[: self.count]
 
     def take(self) -> tuple[Tensor, Tensor]:
-        """The same; the next `add` begins anew."""
+        """The same, and forget it: the next `add` starts a new epoch."""
         whole, self.count = self.peek(), 0
         return whole
 
@@ -58,9 +58,9 @@ def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[s
     }
     collection = MetricCollection(metrics, compute_groups=False).to(logits.device)
     values: dict[str, Tensor] = collection(logits, labels)
-    # torchmetrics takes logits that all lie in [0, 1] for probabilities, and gives a probability of 1 a bin of its own
-    shares = logits.softmax(1).clamp_max(1 - 2**-24)
-    values["ece"] = MulticlassCalibrationError(n_bins=15, **options).to(logits.device)(shares, labels)
+    # torchmetrics takes logits that are all in [0, 1] for probabilities, and gives a probability of 1 a bin of its own
+    probabilities = logits.softmax(1).clamp_max(1 - 2**-24)
+    values["ece"] = MulticlassCalibrationError(n_bins=15, **options).to(logits.device)(probabilities, labels)
     hits = logits.argmax(1) == labels
     per_class = torch.zeros(n, device=logits.device).index_add_(0, labels, hits.float())
     per_class = per_class / torch.bincount(labels, minlength=n)

@@ -25,20 +25,20 @@ def confusion(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Tensor:
 
 
 def confusion_figure(matrix: Tensor, classes: Sequence[str]) -> Figure:
-    """Colours show the share of each true class, numbers the counts (up to 20 classes)."""
+    """Colours show the fraction of each true class, numbers the counts (up to 20 classes)."""
     n = len(classes)
     figure = Figure(figsize=(2.5 + 0.5 * n, 2 + 0.5 * n) if n <= 20 else (12, 11), layout="constrained")
     axes = figure.subplots()
-    share = matrix / matrix.sum(1, keepdim=True).clamp_min(1)
-    image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    fraction = matrix / matrix.sum(1, keepdim=True).clamp_min(1)
+    image = axes.imshow(fraction.numpy(), cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, shrink=0.8, label="fraction of the true class")
     axes.set(xlabel="predicted class", ylabel="true class")
     if n <= 20:
         axes.set_xticks(range(n), classes, rotation=45, ha="right")
         axes.set_yticks(range(n), classes)
         for row in range(n):
             for column in range(n):
-                colour = "white" if share[row, column] > 0.5 else "black"
+                colour = "white" if fraction[row, column] > 0.5 else "black"
                 axes.text(
                     column, row, str(int(matrix[row, column])), ha="center", va="center", color=colour, fontsize=10
                 )

@@ -33,7 +33,7 @@ def weights_sha256(net: nn.Module) -> str:
 
 
 def input_hashes(data: ImageDataModule, net: nn.Module) -> dict[str, str]:
-    """Hashes of what a fair comparison shares; see `RunRecord.hashes`."""
+    """Hashes that are equal in a fair comparison; see `RunRecord.hashes`."""
     return {
         "data": data.imageset.sha256,
         "split": data.split_sha256,
@@ -62,7 +62,7 @@ def count_parameters(net: nn.Module) -> dict[str, int]:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory_mb` begin anew, so that a run of a sweep does not show the peak of the run before it."""
+    """Start `peak_memory_mb` from what is used now, or a run of a sweep would show the peak of the run before."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # Linux, proc(5): 5 sets VmHWM to what is resident now
@@ -72,7 +72,7 @@ def reset_peak_memory() -> None:
 def peak_memory_mb(device: torch.device) -> dict[str, float]:
     """Peak memory of this process (resident) and of its GPU since `reset_peak_memory`, in 10^6 bytes.
 
-    Where the system can't begin anew, `process` is missing.
+    Where the system can't be reset, `process` is missing.
     """
     peak = {}
     with suppress(OSError, StopIteration):
@@ -91,7 +91,7 @@ def add_peak_memory(record: RunRecord, trainer: pl.Trainer) -> None:
 
 
 def describe_device(trainer: pl.Trainer) -> dict[str, Any]:
-    """What computed: enough to tell which times may be compared."""
+    """The device that computed: enough to know which times can be compared."""
     root = trainer.strategy.root_device
     return {
         "host": platform.node(),

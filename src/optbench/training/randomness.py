@@ -1,4 +1,4 @@
-"""Random numbers of training: a function of the seed, the process and the batch, whatever was drawn before."""
+"""Random numbers of training: a function of seed, process and batch, not of what was drawn before."""
 
 import random
 
