@@ -373,7 +373,7 @@ def test_a_sweep_leaves_the_records_of_the_serial_launcher(train, pooled) -> Non
     sweep = ["optimizer=adam", "optimizer.lr=0.01,0", r"hydra.sweep.subdir='${hydra.job.num} it\'s, a=b'"]
     result, serial = pooled("hydra.launcher.workers=2", *sweep), train("-m", *sweep, name="serial")
     assert (result.status, serial.status) == (1, 1)
-    assert result.sentence == "1 of 2 runs failed (1); output.log in their folders tells more."
+    assert result.sentence == "1 of 2 runs failed (1); output.log in their folders says why."
     for name in ("0 it's, a=b", "1 it's, a=b"):
         assert story(result.folder / name) == story(serial.folder / name)
     assert "[0] optimizer.lr=0.01 on cpu\n" in result.out and "[0] completed in " in result.out

@@ -75,12 +75,12 @@ def conclude_sweep(compare: Callable[[Path], object]) -> Iterator[None]:
     An error in the comparison is printed and does not change how the sweep ended.
     """
     sweep, complete = Sweep(), False
-    token = current.set(sweep)
+    before = current.set(sweep)
     try:
         yield
         complete = True
     finally:
-        current.reset(token)
+        current.reset(before)
         folder = sweep.folder
         if folder is not None and any(folder.glob(f"*/{SUMMARY}")):
             if sweep.wants_comparison:

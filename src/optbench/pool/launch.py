@@ -71,7 +71,7 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
         print(f"[{number}] {run.job.title} failed: {why_failed(run)} See {run.job.folder / LOG}", flush=True)
     error = ChildProcessError(
         f"{len(failed)} of {len(jobs)} runs failed ({', '.join(map(str, sorted(failed)))}); {LOG} in their folders "
-        "has more." + " hydra.launcher.fail_fast=true stopped the others." * launcher.fail_fast
+        "says why." + " hydra.launcher.fail_fast=true stopped the others." * launcher.fail_fast
     )
     good = [job.number not in failed and has_result(job.folder) for job in jobs]
     return [

@@ -81,14 +81,14 @@ class Pool:
 
     def __init__(
         self,
-        queue: Queue,
+        jobs: Queue,
         observer: Observer,
         *,
         timeout: float | None = None,
         grace: float = 30,
         fail_fast: bool = False,
     ) -> None:
-        self.queue = queue
+        self.jobs = jobs
         self.observer = observer
         self.timeout = timeout
         self.grace = grace
@@ -110,11 +110,11 @@ class Pool:
                     if len(received) > heard:
                         heard = len(received)
                         self.interrupt(again=heard > 1)
-                    while not received and (taken := self.queue.take()):
+                    while not received and (taken := self.jobs.take()):
                         self.start(*taken)
                     if not self.running:
                         break
-                    self.observer.look(self.running, len(self.queue))
+                    self.observer.look(self.running, len(self.jobs))
                     time.sleep(TICK)
                     for run in list(self.running):
                         self.check(run)
@@ -150,7 +150,7 @@ class Pool:
             run.kill()  # what is left of its group
             self.running.remove(run)
             self.ended.append(run)
-            self.queue.give_back(run.job.kind, run.devices)
+            self.jobs.give_back(run.job.kind, run.devices)
             self.observer.ended(run)
             if run.failed and self.fail_fast:
                 self.stop(f"stopped because run {run.job.number} failed")
@@ -172,7 +172,7 @@ class Pool:
 
     def stop(self, why: str) -> None:
         """Start nothing more, and ask what runs to stop."""
-        self.queue.clear()
+        self.jobs.clear()
         for run in self.running:
             run.ask_to_stop(why, self.grace)
 
