@@ -1,6 +1,8 @@
 """`hydra/launcher=pool`. Hydra imports this file whenever it starts: everything else loads when runs are launched."""
 
+import inspect
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.plugins.launcher import Launcher
@@ -29,6 +31,9 @@ class PoolLauncher(Launcher):
         self.config = config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence["JobReturn"]:
-        from optbench.pool.launch import launch
+        from optbench.pool.launch import PoolSettings, launch
 
-        return launch(self, job_overrides, initial_job_idx)
+        settings = PoolSettings(self.workers, self.jobs_per_device, self.timeout, self.grace, self.fail_fast)
+        script = Path(inspect.getfile(self.task_function)).absolute()
+        loader = self.hydra_context.config_loader
+        return launch(settings, script, loader, self.config, job_overrides, initial_job_idx)

@@ -1,13 +1,13 @@
 """What Hydra asks of a launcher: its jobs as commands of the pool, and what became of them."""
 
-import inspect
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, configure_log
 from omegaconf import DictConfig, ListConfig
@@ -19,30 +19,67 @@ from optbench.pool.table import Display, why_failed
 from optbench.records.record import ENDED, SUMMARY, RunRecord
 from optbench.records.wording import is_number
 
-if TYPE_CHECKING:
-    from hydra_plugins.optbench_pool import PoolLauncher
-
 OURS = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|mode|run\.dir|job\.num)\b")  # overrides no run shall see
 
 
-def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
+@dataclass(frozen=True)
+class PoolSettings:
+    """The keys of configs/hydra/launcher/pool.yaml.
+
+    Raises:
+        ValueError: with a sentence for the first value that means nothing.
+    """
+
+    workers: int | None
+    jobs_per_device: int
+    timeout: float | None
+    grace: float
+    fail_fast: bool
+
+    def __post_init__(self) -> None:
+        if os.name != "posix":
+            raise ValueError(
+                "hydra/launcher=pool needs Linux or macOS, whose process groups it stops. Leave it out here."
+            )
+        for key, value in {"workers": self.workers, "jobs_per_device": self.jobs_per_device}.items():
+            if not (type(value) is int and value >= 1) and (key, value) != ("workers", None):
+                raise ValueError(f"hydra.launcher.{key}={value} must be a whole number of at least 1.")
+        if self.timeout is not None and not (is_number(self.timeout) and self.timeout > 0):
+            raise ValueError(f"hydra.launcher.timeout={self.timeout} must be a number of seconds above 0, or null.")
+        if not (is_number(self.grace) and self.grace >= 0):
+            raise ValueError(f"hydra.launcher.grace={self.grace} must be a number of seconds of at least 0.")
+        if type(self.fail_fast) is not bool:
+            raise ValueError(f"hydra.launcher.fail_fast={self.fail_fast} must be true or false.")
+
+
+def launch(
+    settings: PoolSettings,
+    script: Path,
+    loader: ConfigLoader,
+    config: DictConfig,
+    job_overrides: Sequence[Sequence[str]],
+    first: int,
+) -> list[JobReturn]:
     """Run every job that has no result yet; a mistake in any of them is found before one starts.
 
     The results of those that failed raise the same error, which speaks for all of them.
+
+    Args:
+        script: what a person typed after `python`; each job is a command of it.
+        config: of the sweep; `job_overrides` turn it into the configurations of its jobs.
+        first: the number of the first job.
     """
-    check(launcher)
-    configure_log(launcher.config.hydra.hydra_logging, launcher.config.hydra.verbose)
-    loader = launcher.hydra_context.config_loader
-    configs = [compose_job(launcher.config, job, number, loader) for number, job in enumerate(job_overrides, first)]
+    configure_log(config.hydra.hydra_logging, config.hydra.verbose)
+    configs = [compose_job(config, job, number, loader) for number, job in enumerate(job_overrides, first)]
     check_folders([folder_of(cfg) for cfg in configs])
-    free = devices_there(launcher, [cfg.trainer for cfg in configs])
+    free = devices_there(settings, [cfg.trainer for cfg in configs])
     wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
     environment = threads(sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted}))
     shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
     jobs = [
         Job(
             cfg.hydra.job.num,
-            command_of(launcher, cfg),
+            command_of(script, cfg),
             folder_of(cfg),
             title=" ".join(text for text in cfg.hydra.overrides.task if text not in shared) or "as configured",
             kind=kind,
@@ -61,9 +98,9 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
         pool = Pool(
             Queue(to_run, free),
             display,
-            timeout=launcher.timeout,
-            grace=launcher.grace,
-            fail_fast=launcher.fail_fast,
+            timeout=settings.timeout,
+            grace=settings.grace,
+            fail_fast=settings.fail_fast,
         )
         runs = pool.work()
     failed = {run.job.number: run for run in runs if run.failed or not (run.stopped or has_result(run.job.folder))}
@@ -71,7 +108,7 @@ def launch(launcher: "PoolLauncher", job_overrides: Sequence[Sequence[str]], fir
         print(f"[{number}] {run.job.title} failed: {why_failed(run)} See {run.job.folder / LOG}", flush=True)
     error = ChildProcessError(
         f"{len(failed)} of {len(jobs)} runs failed ({', '.join(map(str, sorted(failed)))}); {LOG} in their folders "
-        "says why." + " hydra.launcher.fail_fast=true stopped the others." * launcher.fail_fast
+        "says why." + " hydra.launcher.fail_fast=true stopped the others." * settings.fail_fast
     )
     good = [job.number not in failed and has_result(job.folder) for job in jobs]
     return [
@@ -84,10 +121,10 @@ def folder_of(cfg: DictConfig) -> Path:
     return Path(cfg.hydra.runtime.output_dir)
 
 
-def command_of(launcher: "PoolLauncher", cfg: DictConfig) -> list[str]:
+def command_of(script: Path, cfg: DictConfig) -> list[str]:
     """The job as a person would type it: no sweep, so Lightning can start it again for the ranks of DDP."""
     hydra = cfg.hydra
-    command = [sys.executable, str(Path(inspect.getfile(launcher.task_function)).absolute())]
+    command = [sys.executable, str(script)]
     command += ["--config-name", hydra.job.config_name]
     flags = {"main": "--config-path", "command-line": "--config-dir"}
     for source in hydra.runtime.config_sources:
@@ -106,12 +143,12 @@ def has_result(folder: Path) -> bool:
         return False
 
 
-def devices_there(launcher: "PoolLauncher", trainers: Sequence[DictConfig]) -> dict[str, dict[str, int]]:
+def devices_there(settings: PoolSettings, trainers: Sequence[DictConfig]) -> dict[str, dict[str, int]]:
     """For each kind its devices, and how many runs each takes at a time."""
     ask = any(trainer.accelerator != CPU for trainer in trainers)  # which can take seconds
-    slots = launcher.workers or max(1, cores() // 2)
+    slots = settings.workers or max(1, cores() // 2)
     return {
-        GPU: dict.fromkeys(gpus() if ask else [], launcher.jobs_per_device),
+        GPU: dict.fromkeys(gpus() if ask else [], settings.jobs_per_device),
         CPU: dict.fromkeys(map(str, range(slots)), 1),
     }
 
@@ -159,22 +196,3 @@ def check_folders(folders: Sequence[Path]) -> None:
             raise ValueError(
                 f"hydra.sweep.subdir gives several runs the same folder, {folder}. Put ${{hydra.job.num}} into it."
             )
-
-
-def check(launcher: "PoolLauncher") -> None:
-    """Refuse settings of the launcher that mean nothing.
-
-    Raises:
-        ValueError: with a sentence for the first that does.
-    """
-    if os.name != "posix":
-        raise ValueError("hydra/launcher=pool needs Linux or macOS, whose process groups it stops. Leave it out here.")
-    for key, value in {"workers": launcher.workers, "jobs_per_device": launcher.jobs_per_device}.items():
-        if not (type(value) is int and value >= 1) and (key, value) != ("workers", None):
-            raise ValueError(f"hydra.launcher.{key}={value} must be a whole number of at least 1.")
-    if launcher.timeout is not None and not (is_number(launcher.timeout) and launcher.timeout > 0):
-        raise ValueError(f"hydra.launcher.timeout={launcher.timeout} must be a number of seconds above 0, or null.")
-    if not (is_number(launcher.grace) and launcher.grace >= 0):
-        raise ValueError(f"hydra.launcher.grace={launcher.grace} must be a number of seconds of at least 0.")
-    if type(launcher.fail_fast) is not bool:
-        raise ValueError(f"hydra.launcher.fail_fast={launcher.fail_fast} must be true or false.")
