@@ -1,4 +1,4 @@
-"""Seconds an epoch: OptBench, a bare PyTorch loop, and the usual way of a template, side by side in one call.
+"""Seconds per epoch: OptBench, a bare PyTorch loop, and the usual way of a template, side by side in one call.
 
     python benchmarks/epoch.py [--rounds 5] [--images 50000] [--optimizer adam]
 
@@ -192,7 +192,7 @@ def main() -> None:
         }
         print(
             f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}, Lightning {pl.__version__}, {arguments.optimizer}, {steps} steps an epoch"
+            f"torch {torch.__version__}, Lightning {pl.__version__}, {arguments.optimizer}, {steps} steps per epoch"
         )
         if torch.cuda.is_available():
             print(torch.cuda.get_device_name())

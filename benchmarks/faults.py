@@ -221,7 +221,7 @@ def sweeps(it: Campaign, args: argparse.Namespace) -> None:
                 if runs and it.random.random() < 0.5:
                     os.kill(int(it.random.choice(runs).name), signal.SIGKILL)
                     it.count["SIGKILL to a run of a pool"] += 1
-                    process.wait(300)  # the others go on
+                    process.wait(300)  # the others continue
                 else:
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
@@ -316,7 +316,7 @@ def tmpfs(folder: Path, options: str) -> Iterator[None]:
 
 
 def disk(it: Campaign, args: argparse.Namespace) -> None:
-    """A disk that fills up at a random moment, one that is read-only when a run goes on, and one that vanishes."""
+    """A disk that fills up at a random moment, one that is read-only when a run resumes, and one that vanishes."""
     for number in range(args.disks):
         place = it.root / f"disk-{number}"
         kind = ("full", "read-only", "vanished")[number % 3]

@@ -39,7 +39,7 @@ COMMANDS = re.findall(r"^ {4}python src/train\.py(.*=.*)$", README, re.M)
 
 
 @pytest.mark.parametrize("arguments", [line for line in COMMANDS if "<" not in line])
-def test_the_commands_of_the_readme_stand(arguments):
+def test_the_commands_of_the_readme_work(arguments):
     overrides = OverridesParser.create().parse_overrides(shlex.split(arguments.replace(" -m ", " "), comments=True))
     swept = [
         list(o.sweep_string_iterator()) if o.is_sweep_override() else [o.get_value_element_as_str()] for o in overrides

@@ -20,7 +20,7 @@ def resume(command):
     return lambda *arguments: command("train", "-m", "resume={folder}", *arguments)
 
 
-def test_a_sweep_goes_on_where_it_stopped(train, resume, monkeypatch):
+def test_a_sweep_resumes_where_it_stopped(train, resume, monkeypatch):
     whole = train(*SWEEP, name="whole")
     steps = []
 
@@ -139,7 +139,7 @@ def test_a_sweep_in_the_folder_of_another_is_refused(train, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("resume={folder}",), "is a sweep: add -m to go on with it."),
+        (("resume={folder}",), "is a sweep: add -m to resume it."),
         (("-m", "resume={folder}", "seed=0,1,2"), "so seed=0,1,2 cannot be given. Leave it out, or start a new sweep."),
     ],
 )
@@ -149,12 +149,12 @@ def test_what_resume_refuses(train, command, arguments, words):
     assert refused.status == 1 and words in refused.sentence
 
 
-def test_a_search_does_not_go_on(train, command):
+def test_a_search_does_not_resume(train, command):
     folder = train("-m", "seed=0,1").folder
     path = folder / "multirun.yaml"
     path.write_text(path.read_text().replace("basic_sweeper.BasicSweeper", "optuna_sweeper.OptunaSweeper"))
     refused = command("train", "-m", "resume={folder}")
-    assert refused.status == 1 and "only sweeps over given values go on" in refused.sentence
+    assert refused.status == 1 and "only sweeps over given values can resume" in refused.sentence
 
 
 def test_the_same_settings_and_another_launcher_may_be_given(train):

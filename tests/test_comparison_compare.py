@@ -141,7 +141,7 @@ COMMANDS = re.findall(r"^ {4}python src/compare\.py (.*=.*)$", README, re.M)
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_the_commands_of_the_readme_stand(command, tmp_path, monkeypatch, line):
+def test_the_commands_of_the_readme_work(command, tmp_path, monkeypatch, line):
     sweep = write_sweep(tmp_path / "sweep", {"adam": 0.5, "sgd": 0.6})
     monkeypatch.setattr("optbench.comparison.compare.write", lambda *args: None)
     for place in ("logs/train/multiruns/<sweep>", "<sweep>", "logs/train/runs"):

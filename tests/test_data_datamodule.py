@@ -69,7 +69,7 @@ def test_the_order_is_made_by_order_seed_and_epoch_alone():
     third = batches(data, 2)
     torch.manual_seed(11)
     fresh = ready(images, order_seed=3)
-    assert batches(fresh, 2) == third  # whatever happened before
+    assert batches(fresh, 2) == third  # not of what happened before
     assert flat(batches(ready(images, order_seed=3, batch_size=16), 2)) == flat(third)
     orders = {tuple(flat(batches(ready(images, order_seed=seed), epoch))) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16

@@ -20,7 +20,7 @@ FIGURES = (
     "callbacks.figures={_target_: optbench.callbacks.tensorboard_figures.Figures, examples: 4}",
     "callbacks.histograms={_target_: optbench.callbacks.histograms.Histograms, every_n_epochs: 1}",
 )
-EPOCHS = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", "model.dropout=0.5")  # 6 steps an epoch
+EPOCHS = ("trainer.max_epochs=3", "trainer.log_every_n_steps=1", "model.dropout=0.5")  # 6 steps per epoch
 
 
 class Killed(BaseException):
@@ -49,7 +49,7 @@ def send(signum: int) -> Callable[[], None]:
 
 
 @pytest.fixture
-def go_on(command):
+def resume_run(command):
     """`python src/train.py resume=<folder>`"""
     return lambda *arguments, name="run": command("train", "resume={folder}", *arguments, name=name)
 
@@ -77,7 +77,7 @@ def kill(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, batch: i
     [("adam", "plateau"), ("sgd", "cosine"), ("rmsprop", "onecycle"), ("adamw", "constant"), ("sgd", "plateau")],
 )
 @pytest.mark.parametrize("every_n_steps", [None, 2])
-def test_a_killed_run_goes_on_bit_for_bit(train, go_on, monkeypatch, optimizer, scheduler, every_n_steps):
+def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimizer, scheduler, every_n_steps):
     arguments = [
         *EPOCHS,
         *FIGURES,
@@ -91,7 +91,7 @@ def test_a_killed_run_goes_on_bit_for_bit(train, go_on, monkeypatch, optimizer, 
     whole = train(*arguments, name="whole")
     assert whole.status == 0, whole.err
     kill(train, monkeypatch, 9, *arguments)
-    resumed = go_on()
+    resumed = resume_run()
     assert resumed.status == 0, resumed.err
     (entry,) = resumed.summary["resumed"]
     assert entry["step"] == (8 if every_n_steps else 6)
@@ -99,7 +99,7 @@ def test_a_killed_run_goes_on_bit_for_bit(train, go_on, monkeypatch, optimizer, 
 
 
 @pytest.mark.parametrize(("signum", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
-def test_a_signal_waits_for_a_checkpoint_at_the_next_step(train, go_on, monkeypatch, whole, signum, status):
+def test_a_signal_waits_for_a_checkpoint_at_the_next_step(train, resume_run, monkeypatch, whole, signum, status):
     strike(monkeypatch, 8, send(signal.Signals[signum]))
     result = train(*EPOCHS)
     assert result.status == status
@@ -108,7 +108,7 @@ def test_a_signal_waits_for_a_checkpoint_at_the_next_step(train, go_on, monkeypa
     assert (result.summary["status"], result.summary["steps"]) == ("interrupted", 9)
     assert torch.load(checkpoint(result), weights_only=True)["global_step"] == 9
     assert signal.getsignal(signal.Signals[signum]) in (signal.SIG_DFL, signal.default_int_handler)
-    resumed = go_on()
+    resumed = resume_run()
     assert resumed.status == 0, resumed.err
     assert "Resuming from last.ckpt, after step 9." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
@@ -133,7 +133,7 @@ def test_processes_on_gpus_look_for_signals_every_few_steps(monkeypatch, accumul
     assert asked == [(batch, "meta") for batch in looks]
 
 
-def test_another_run_does_not_go_on_within_an_epoch(train, monkeypatch):
+def test_another_run_does_not_resume_within_an_epoch(train, monkeypatch):
     strike(monkeypatch, 8, send(signal.SIGTERM))
     path = checkpoint(train(*EPOCHS))
     refused = train(*EPOCHS, f"ckpt_path={path}", name="another")
@@ -147,32 +147,32 @@ def test_a_second_signal_does_not_wait(train, monkeypatch):
     assert torch.load(checkpoint(result), weights_only=True)["global_step"] == 6  # the epoch's
 
 
-def test_gradients_that_are_half_added_up_are_finished_first(train, go_on, monkeypatch):
+def test_gradients_that_are_half_added_up_are_finished_first(train, resume_run, monkeypatch):
     arguments = (*EPOCHS, "trainer.accumulate_grad_batches=2", "callbacks.last_checkpoint.every_n_steps=1")
     whole = train(*arguments, name="whole")
     strike(monkeypatch, 8, send(signal.SIGTERM))  # the first of two batches
     interrupted = train(*arguments)
     assert torch.load(checkpoint(interrupted), weights_only=True)["global_step"] == 5
-    assert go_on().status == 0
+    assert resume_run().status == 0
     assert differences(whole.folder, interrupted.folder) == []
 
 
-def test_a_run_can_stop_many_times(train, go_on, monkeypatch, whole):
+def test_a_run_can_stop_many_times(train, resume_run, monkeypatch, whole):
     strike(monkeypatch, 1, send(signal.SIGTERM))
     result = train(*EPOCHS)
     for batch in (3, 5, 6, 11, 12, 17):
         assert result.status == 143, (batch, result.err)
         strike(monkeypatch, batch, send(signal.SIGTERM))
-        result = go_on()
-    assert result.status == 143 and go_on().status == 0
+        result = resume_run()
+    assert result.status == 143 and resume_run().status == 0
     assert differences(whole.folder, result.folder) == []
-    assert [entry["step"] for entry in go_on().summary["resumed"]] == [2, 4, 6, 7, 12, 13, 18]
+    assert [entry["step"] for entry in resume_run().summary["resumed"]] == [2, 4, 6, 7, 12, 13, 18]
 
 
-def test_seconds_add_up(train, go_on, monkeypatch):
+def test_seconds_add_up(train, resume_run, monkeypatch):
     strike(monkeypatch, 8, send(signal.SIGTERM))
     first = train(*EPOCHS).summary["seconds"]
-    result = go_on()
+    result = resume_run()
     seconds = result.summary["seconds"]
     assert all(seconds[part] > first[part] for part in ("startup", "training", "total"))
     assert seconds["total"] >= seconds["startup"] + seconds["training"] + seconds["testing"]
@@ -180,7 +180,7 @@ def test_seconds_add_up(train, go_on, monkeypatch):
     assert rows and result.summary["final"]["seconds"] <= seconds["training"] + 1e-3
 
 
-def test_early_stopping_that_has_struck_is_not_forgotten(train, go_on, monkeypatch):
+def test_early_stopping_that_has_struck_is_not_forgotten(train, resume_run, monkeypatch):
     arguments = (*EPOCHS[1:], "trainer.max_epochs=9", "callbacks.early_stopping.patience=1", "optimizer.lr=0.3")
     whole = train(*arguments, name="whole")
     assert whole.summary["epochs"] < 9
@@ -188,24 +188,24 @@ def test_early_stopping_that_has_struck_is_not_forgotten(train, go_on, monkeypat
     with pytest.raises(Killed):
         train(*arguments)
     monkeypatch.undo()
-    resumed = go_on()
+    resumed = resume_run()
     assert resumed.status == 0, resumed.err
     assert differences(whole.folder, resumed.folder) == []
 
 
-def test_a_moved_folder_goes_on(train, go_on, monkeypatch, whole, tmp_path):
+def test_a_moved_folder_resumes(train, resume_run, monkeypatch, whole, tmp_path):
     kill(train, monkeypatch)
     (tmp_path / "run").rename(tmp_path / "a folder, elsewhere=1")
-    resumed = go_on(name="a folder, elsewhere=1")
+    resumed = resume_run(name="a folder, elsewhere=1")
     assert resumed.status == 0, resumed.err
     assert differences(whole.folder, resumed.folder) == []
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_checkpoint_it_begins_anew(train, go_on, monkeypatch, whole):
+def test_without_a_checkpoint_it_starts_at_the_beginning(train, resume_run, monkeypatch, whole):
     kill(train, monkeypatch)
     shutil.rmtree(whole.folder.parent / "run" / "checkpoints")
-    resumed = go_on()
+    resumed = resume_run()
     assert "No checkpoint to resume from: the run begins anew." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
 
@@ -228,22 +228,22 @@ def torn(content: bytes, how: str) -> bytes:
 @pytest.mark.parametrize(
     "how", ["empty", "one byte", "header", "half", "last byte", "zeros", "a bit of a tensor", "text"]
 )
-def test_a_damaged_checkpoint_is_passed_over(train, go_on, monkeypatch, whole, how):
+def test_a_damaged_checkpoint_is_passed_over(train, resume_run, monkeypatch, whole, how):
     kill(train, monkeypatch)
     path = whole.folder.parent / "run" / "checkpoints" / "last.ckpt"
     path.write_bytes(torn(path.read_bytes(), how))
-    resumed = go_on()
+    resumed = resume_run()
     assert resumed.status == 0, resumed.err
     assert "last.ckpt cannot be read" in resumed.out and "It is passed over." in resumed.out
     assert "Resuming from previous.ckpt, after step 6." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
 
 
-def test_a_damaged_best_checkpoint_is_trained_again(train, go_on, monkeypatch, whole):
+def test_a_damaged_best_checkpoint_is_trained_again(train, resume_run, monkeypatch, whole):
     kill(train, monkeypatch)
     path = whole.folder.parent / "run" / "checkpoints" / "best.ckpt"
     path.write_bytes(path.read_bytes()[:-1])
-    resumed = go_on()
+    resumed = resume_run()
     assert "best.ckpt cannot be read" in resumed.out and "begins anew" in resumed.out
     assert differences(whole.folder, resumed.folder) == []
 
@@ -257,7 +257,7 @@ class Malicious:
 
 
 @pytest.mark.filterwarnings("ignore:.*weights_only.*")
-def test_a_malicious_checkpoint_executes_nothing(train, go_on, command, monkeypatch, tmp_path, whole):
+def test_a_malicious_checkpoint_executes_nothing(train, resume_run, command, monkeypatch, tmp_path, whole):
     kill(train, monkeypatch)
     proof = tmp_path / "executed"
     for name in ("last", "best", "previous"):
@@ -266,24 +266,24 @@ def test_a_malicious_checkpoint_executes_nothing(train, go_on, command, monkeypa
         refused = command("evaluate", f"run={tmp_path}/run", f"checkpoint={name}")
         assert refused.status == 1 and f"{name}.ckpt cannot be read" in refused.sentence
     assert command("compare", f"runs={tmp_path}", f"output={tmp_path}/comparison").status == 0
-    resumed = go_on()
+    resumed = resume_run()
     assert "begins anew" in resumed.out and differences(whole.folder, resumed.folder) == []
     assert not proof.exists()
 
 
-def test_a_failed_run_is_tried_again(train, go_on, monkeypatch, whole):
+def test_a_failed_run_is_tried_again(train, resume_run, monkeypatch, whole):
     def fail() -> None:
         raise OSError(5, "Input/output error")
 
     strike(monkeypatch, 8, fail)
     failed = train(*EPOCHS)
     assert (failed.status, failed.summary["status"]) == (1, "failed")
-    resumed = go_on()
+    resumed = resume_run()
     assert (resumed.summary["status"], resumed.summary["error"]) == ("completed", None)
     assert differences(whole.folder, resumed.folder) == []
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(train, go_on, monkeypatch, whole):
+def test_a_full_disk_leaves_the_last_good_checkpoint(train, resume_run, monkeypatch, whole):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -295,39 +295,39 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(train, go_on, monkeypatch, 
     assert "summary.json could not be written" in failed.out
     assert failed.summary["status"] == "running"
     monkeypatch.undo()
-    resumed = go_on()
+    resumed = resume_run()
     assert "Resuming from last.ckpt, after step 6." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
 
 
-def test_what_a_killed_process_was_writing_is_swept_up(train, go_on, monkeypatch, whole):
+def test_what_a_killed_process_was_writing_is_swept_up(train, resume_run, monkeypatch, whole):
     kill(train, monkeypatch)
     for name in (".summary.json.77", "checkpoints/.last.ckpt.77", "checkpoints/.previous.77"):
         (whole.folder.parent / "run" / name).write_text("half")
-    left = [path.name for path in go_on().folder.rglob(".*") if path.is_file()]
+    left = [path.name for path in resume_run().folder.rglob(".*") if path.is_file()]
     assert left == [".lock"]
 
 
-def test_what_is_done_is_done(go_on, whole):
-    again = go_on(name="whole")
+def test_what_is_done_is_done(resume_run, whole):
+    again = resume_run(name="whole")
     assert again.status == 0 and "has completed before: nothing is left to do." in again.out
     assert again.summary == whole.summary
 
 
-def test_a_folder_has_one_process(train, go_on, monkeypatch, whole):
+def test_a_folder_has_one_process(train, resume_run, monkeypatch, whole):
     kill(train, monkeypatch)
     before = (whole.folder.parent / "run" / "summary.json").read_bytes()
     with FileLock(whole.folder.parent / "run" / ".lock"):
-        refused = go_on()
+        refused = resume_run()
     assert refused.status == 1 and "is in use: another process is working on this run." in refused.sentence
     assert (refused.folder / "summary.json").read_bytes() == before
-    assert go_on().status == 0
+    assert resume_run().status == 0
 
 
-def test_it_must_be_the_run_that_began(train, go_on, monkeypatch):
+def test_it_must_be_the_run_that_began(train, resume_run, monkeypatch):
     kill(train, monkeypatch)
     monkeypatch.setattr("optbench.data.datamodule.ImageDataModule.order_sha256", lambda self: "another")
-    refused = go_on()
+    refused = resume_run()
     assert refused.status == 1
     assert "no longer the run that began here: the hash of batch_order in summary.json is another." in refused.sentence
 
@@ -336,7 +336,7 @@ def test_it_must_be_the_run_that_began(train, go_on, monkeypatch):
     ("arguments", "words"),
     [
         (("resume={folder}/nowhere",), "nowhere is neither a run nor a sweep. Give the folder of one, for example"),
-        (("-m", "resume={folder}"), "is a run: leave out -m to go on with it."),
+        (("-m", "resume={folder}"), "is a run: leave out -m to resume it."),
         (("resume={folder}", "optimizer.lr=0.1"), "the run's own settings, so optimizer.lr=0.1 cannot be given."),
     ],
 )

@@ -148,7 +148,7 @@ def test_last_weights_are_tested_where_asked(train):
     assert last.summary["tested"] == {"checkpoint": "last", "epoch": 3}
 
 
-def test_best_stays_and_last_goes_on(train):
+def test_best_stays_and_last_is_replaced(train):
     falling = ("trainer.max_epochs=3", "monitor=train/loss", "callbacks.best_checkpoint.mode=max", "optimizer=sgd")
     folder = train(*falling).folder / "checkpoints"  # it learns, so the highest loss is the first epoch's
     best, last = (torch.load(folder / f"{name}.ckpt", weights_only=True) for name in ("best", "last"))
@@ -165,7 +165,7 @@ def test_without_callbacks_the_last_weights_are_tested_and_it_says_so(command):
     assert not (result.folder / "checkpoints").exists()
 
 
-def test_a_checkpoint_goes_on_where_it_stopped(train):
+def test_a_checkpoint_resumes_where_it_was_saved(train):
     train = partial(train, "model.dropout=0")  # a checkpoint holds no random states
     whole = train("trainer.max_epochs=2", name="whole")
     half = train("trainer.max_epochs=1", name="half")
@@ -248,7 +248,7 @@ def test_what_a_checkpoint_refuses(train):
         assert result.status == 1
         assert words in result.sentence
     result = train("trainer.max_epochs=2", "weight_decay_on=weights", checkpoint.replace("last", "best"))
-    assert "holds the weights alone: go on from last.ckpt" in result.sentence
+    assert "has the weights alone: use last.ckpt" in result.sentence
     assert train(*more).status == 0
 
 

@@ -16,7 +16,7 @@ from optbench.training.provenance import weights_sha256
 
 
 def fit(net: nn.Module, epochs: int = 2, **settings) -> list[dict[str, float]]:
-    """The epochs' metrics of a training on the toy images: 6 batches of 8 images an epoch."""
+    """The epochs' metrics of a training on the toy images: 6 batches of 8 images per epoch."""
     history = EpochHistory()
     callbacks = [history, *settings.pop("callbacks", [])]
     trainer = toy_trainer(max_epochs=epochs, callbacks=callbacks, **settings)

@@ -72,7 +72,7 @@ def curves(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 0, "histograms": 0}).Reload()
     tags = events.Tags()
     found: dict[str, Any] = {
-        tag: sorted((event.step, event.value) for event in events.Scalars(tag))  # files of one second lie in any order
+        tag: sorted((event.step, event.value) for event in events.Scalars(tag))  # files of one second are in any order
         for tag in tags["scalars"]
         if tag not in TIMES
     }

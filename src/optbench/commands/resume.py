@@ -1,6 +1,6 @@
-"""Going on where a run or a sweep stopped: what the command means, and whether the folder still is what it was.
+"""Resuming a run or a sweep: what the command means, and whether the folder is still what it was.
 
-Nothing here needs torch: a mistake is told at once.
+Nothing here needs torch, so that a mistake is reported at once.
 """
 
 import os
@@ -24,12 +24,11 @@ SWEEP = "multirun.yaml"  # Hydra's own record of a sweep
 def command(arguments: Sequence[str]) -> list[str]:
     """The command line that one with `resume=<folder>` stands for; any other stays as it is, but for relative folders.
 
-    A run goes on in its folder, with the configuration in its record. A sweep is what its multirun.yaml says, in its
-    folder, where each run finds out for itself what is left to do; Hydra's own settings, such as the launcher, may be
-    given anew.
+    A run resumes in its folder, with the configuration in its record. A sweep is what its multirun.yaml says, in its
+    folder; there each run checks what is left to do. Hydra's own settings, such as the launcher, may be given again.
 
     Raises:
-        ValueError: where the folder is not what it is taken for, or more settings are given.
+        ValueError: where the folder is neither a run nor a sweep, or more settings are given.
     """
     args = parse_arguments(arguments)
     given = [override for override in args.overrides if key_of(override) == "resume"]
@@ -46,7 +45,7 @@ def command(arguments: Sequence[str]) -> list[str]:
             "logs/train/runs/<run>, or with -m logs/train/multiruns/<sweep>."
         )
     if (kind == "sweep") is not bool(args.multirun):
-        advice = "add -m to go on with it" if kind == "sweep" else "leave out -m to go on with it"
+        advice = "add -m to resume it" if kind == "sweep" else "leave out -m to resume it"
         raise ValueError(f"resume={folder} is a {kind}: {advice}.")
     settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|hydra[./].*)=", override)]
     others = [argument for argument in arguments if argument not in [*given, *settings]]
@@ -55,10 +54,10 @@ def command(arguments: Sequence[str]) -> list[str]:
         return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name))
     RunRecord.read(folder)
     if args.cfg:
-        raise ValueError(f"resume={folder} goes on with the run's own configuration; summary.json in it shows it.")
+        raise ValueError(f"resume={folder} uses the run's own configuration; summary.json in it shows it.")
     if settings:
         raise ValueError(
-            f"resume={folder} goes on with the run's own settings, so {' '.join(settings)} cannot be given. For a new "
+            f"resume={folder} uses the run's own settings, so {' '.join(settings)} cannot be given. For a new "
             f"run from the weights of one that has completed, give ckpt_path={folder}/checkpoints/last.ckpt."
         )
     return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
@@ -74,10 +73,12 @@ def sweep_command(folder: Path, settings: Sequence[str], others: Sequence[str], 
     except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
     if not sweeper.endswith("BasicSweeper"):
-        raise ValueError(f"resume={folder}: only sweeps over given values go on; this one searched with {sweeper}.")
+        raise ValueError(
+            f"resume={folder}: only sweeps over given values can resume; this one searched with {sweeper}."
+        )
     if settings and sorted(settings) != sorted(before["task"]):
         raise ValueError(
-            f"resume={folder} goes on with the sweep's own settings ({' '.join(before['task'])}), so "
+            f"resume={folder} uses the sweep's own settings ({' '.join(before['task'])}), so "
             f"{' '.join(settings)} cannot be given. Leave it out, or start a new sweep."
         )
     replaced = {key_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir"}
@@ -108,7 +109,7 @@ def refuse_folder_in_use(overrides: Sequence[str]) -> None:
 
 
 def check_sweep(folder: Path, compose: Callable[[list[str], Path], Any]) -> None:
-    """Refuse to go on with a sweep whose configuration is no longer what it was, before anything starts.
+    """Refuse to resume a sweep whose configuration is no longer what it was, before anything starts.
 
     One run for each set of choices is enough to see that a file of the configuration has changed; each run looks
     again for itself.
