@@ -16,7 +16,7 @@ from optbench.commands.errors import report_errors
 def main(cfg: DictConfig) -> None:
     from optbench.evaluation import evaluate_run
 
-    evaluate_run(cfg.run, cfg.checkpoint, cfg.images, cfg.overrides)
+    evaluate_run(cfg.run, cfg.checkpoint, cfg.images, cfg.overrides, cfg.trust)
 
 
 if __name__ == "__main__":

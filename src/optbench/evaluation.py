@@ -16,6 +16,7 @@ from optbench.data.datamodule import normalize
 from optbench.data.image_folder import IMAGE_SUFFIXES, load_image
 from optbench.records.files import finite, write_atomically, write_csv
 from optbench.records.record import RunRecord
+from optbench.records.trust import check_record
 from optbench.recovery.checkpoint import load_weights, read_checkpoint
 from optbench.training.build import build_data, build_net
 from optbench.training.measurement import evaluate
@@ -28,7 +29,13 @@ BATCH = 1000
 READS = "reads.csv"
 
 
-def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, overrides: Sequence[str]) -> None:
+def evaluate_run(
+    run: str,
+    checkpoint: str,
+    images: str | ListConfig | None,
+    overrides: Sequence[str],
+    trust: Sequence[str] | str | None = (),
+) -> None:
     """Rebuild a run's data and network from its own record, load its weights, and write `<run>/evaluation/`.
 
     Raises:
@@ -54,7 +61,7 @@ def evaluate_run(run: str, checkpoint: str, images: str | ListConfig | None, ove
         )
     content = read_checkpoint(path, "checkpoint")
     output = folder / "evaluation" / checkpoint
-    net = restore(record, content, path)
+    net = restore(record, content, path, trust)
     if images is not None:
         classify(record, net, find_pictures(images), output)
         return
@@ -81,8 +88,20 @@ def count_reading(path: Path, checkpoint: str) -> None:
         file.write(("time,checkpoint\n" if new else "") + f"{now()},{checkpoint}\n")
 
 
-def restore(record: RunRecord, checkpoint: dict[str, Any], path: Path) -> nn.Module:
-    """The run's network with the checkpoint's weights, ready to evaluate."""
+def restore(
+    record: RunRecord, checkpoint: dict[str, Any], path: Path, trust: Sequence[str] | str | None = ()
+) -> nn.Module:
+    """The run's network with the checkpoint's weights, ready to evaluate.
+
+    Args:
+        path: of the checkpoint, for errors.
+        trust: classes that may be built besides those that `records.trust` allows.
+
+    Raises:
+        ValueError: where the record names a class that may not be built, or the weights are of another network.
+    """
+    built = {key: record.config.get(key) for key in ("model", "data", "augmentation")}
+    check_record(built, path.parents[1], trust)
     channels, height, width = record.input["shape"]
     net = build_net(OmegaConf.create(record.config), (channels, height, width), record.classes)
     load_weights(nn.ModuleDict({"net": net}), checkpoint, path, "checkpoint")  # the names begin with net.

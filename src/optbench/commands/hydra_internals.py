@@ -12,6 +12,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -22,6 +23,17 @@ HIDDEN = ("hydra", "_target_", "_partial_")  # keys that no message offers
 def parse_arguments(arguments: Sequence[str]) -> Any:
     """Hydra's own reading of a command line: `overrides`, `multirun`, `help`, `cfg`, `config_name`, …"""
     return get_args_parser().parse_args(list(arguments))
+
+
+def override_values(override: str) -> tuple[str, list[Any]]:
+    """The key of an override as `key@package`, without + and ~, and its values: several where it asks for a sweep.
+
+    Raises:
+        HydraException: where it cannot be read.
+    """
+    parsed = OverridesParser.create().parse_override(override)
+    values = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
+    return parsed.get_key_element().lstrip("+~"), values
 
 
 def is_multirun() -> bool:

@@ -13,9 +13,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from optbench.commands.hydra_internals import parse_arguments
+from optbench.commands.hydra_internals import override_values, parse_arguments
+from optbench.commands.recorded_overrides import check_overrides
 from optbench.records.configuration import key_of, refuse_other_configuration
 from optbench.records.record import SUMMARY, RunRecord, refuse_used_folder
+from optbench.records.trust import CONFIGS, as_list
 
 QUOTES = "'\""
 SWEEP = "multirun.yaml"  # Hydra's own record of a sweep
@@ -47,11 +49,12 @@ def command(arguments: Sequence[str]) -> list[str]:
     if (kind == "sweep") is not bool(args.multirun):
         advice = "add -m to resume it" if kind == "sweep" else "leave out -m to resume it"
         raise ValueError(f"resume={folder} is a {kind}: {advice}.")
-    settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|hydra[./].*)=", override)]
+    settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|trust|hydra[./].*)=", override)]
     others = [argument for argument in arguments if argument not in [*given, *settings]]
     place = quoted(folder)
+    trust = [target for override in args.overrides if key_of(override) == "trust" for target in trusted(override)]
     if kind == "sweep":
-        return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name))
+        return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name), trust)
     RunRecord.read(folder)
     if args.cfg:
         raise ValueError(f"resume={folder} uses the run's own configuration; summary.json in it shows it.")
@@ -63,7 +66,9 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
 
 
-def sweep_command(folder: Path, settings: Sequence[str], others: Sequence[str], place: str, named: bool) -> list[str]:
+def sweep_command(
+    folder: Path, settings: Sequence[str], others: Sequence[str], place: str, named: bool, trust: Sequence[str]
+) -> list[str]:
     """The command of the sweep again; `others` are flags and Hydra's own settings, which replace those it had."""
     try:
         hydra = OmegaConf.load(folder / SWEEP).hydra
@@ -72,7 +77,7 @@ def sweep_command(folder: Path, settings: Sequence[str], others: Sequence[str], 
         sweeper, source = hydra.sweeper._target_, hydra.job.config_name
     except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
-    if not sweeper.endswith("BasicSweeper"):
+    if not isinstance(sweeper, str) or not sweeper.endswith("BasicSweeper"):
         raise ValueError(
             f"resume={folder}: only sweeps over given values can resume; this one searched with {sweeper}."
         )
@@ -81,10 +86,19 @@ def sweep_command(folder: Path, settings: Sequence[str], others: Sequence[str], 
             f"resume={folder} uses the sweep's own settings ({' '.join(before['task'])}), so "
             f"{' '.join(settings)} cannot be given. Leave it out, or start a new sweep."
         )
-    replaced = {key_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir"}
-    kept = [override for override in before["hydra"] if key_of(override) not in replaced]
+    replaced = {key_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir", "hydra.run.dir"}
+    kept = [override for override in before["hydra"] if key_of(str(override)) not in replaced]
+    check_overrides(before["task"], kept, folder / SWEEP, trust)
+    if not (isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and (CONFIGS / f"{source}.yaml").is_file()):
+        raise ValueError(f"{folder / SWEEP} names the configuration {source!r:.60}, which is no file in configs/.")
     flags = [] if named or source == "train" else ["--config-name", source]
     return [*others, *flags, *kept, *before["task"], place]
+
+
+def trusted(override: str) -> list[str]:
+    """The targets of `trust=<target>` or `trust=[<target>,<target>]`."""
+    _, values = override_values(override)
+    return [str(target) for value in values for target in as_list(value)]
 
 
 def with_absolute_folder(argument: str) -> str:

@@ -21,7 +21,7 @@ from optbench.records.wording import near, plural
 
 # What can differ without a bearing on the result: places (the data have a hash), what is shown, what is logged.
 NEUTRAL = re.compile(
-    r"(output_dir|task|compare|resume|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
+    r"(output_dir|task|compare|resume|trust|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
     r"default_root_dir|profiler)|callbacks\.(histograms|figures|progress|summary|learning_rate|last_checkpoint))(\.|$)"
 )
 

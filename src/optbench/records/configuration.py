@@ -46,7 +46,7 @@ def rebased(config: Any, old: str, new: str) -> Any:
 
 
 # What may differ when a run resumes: places (the images have a hash), and what does not concern the run itself.
-FREE = ("output_dir", "resume", "compare", "data.root", "data.cache_dir", "data.url")
+FREE = ("output_dir", "resume", "compare", "trust", "data.root", "data.cache_dir", "data.url")
 
 
 def refuse_other_configuration(recorded: Any, config: Any, folder: Path) -> None:

@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from optbench.commands.hydra_internals import in_sweep
 from optbench.distributed.ranks import is_first, mute_others
 from optbench.records.configuration import key_of, rebased, refuse_other_configuration
 from optbench.records.record import ENDED, METRICS, SUMMARY, RunRecord, refuse_used_folder
+from optbench.records.trust import check_places, check_record
 from optbench.recovery.checkpoint import latest, sweep_up
 from optbench.recovery.signals import Interrupted, signals
 from optbench.training import provenance
@@ -102,7 +103,7 @@ def open_session(cfg: DictConfig) -> Iterator[Session]:
             yield Session(cfg, folder, earlier, history, resumed=True, has_ended=True)
             return
         if earlier is not None and cfg.resume is not None:
-            cfg = own_configuration(earlier, folder)
+            cfg = own_configuration(earlier, folder, cfg.trust)
         record = earlier or new_record(cfg)
         record.status, record.error = "running", None
         write(record, folder)
@@ -186,9 +187,16 @@ def new_record(cfg: DictConfig) -> RunRecord:
     )
 
 
-def own_configuration(record: RunRecord, folder: Path) -> DictConfig:
-    """The configuration that a run began with, in the folder where it is now."""
-    config = OmegaConf.create(rebased(record.config, record.config["output_dir"], str(folder)))
+def own_configuration(record: RunRecord, folder: Path, trust: Sequence[str] | str | None) -> DictConfig:
+    """The configuration that a run began with, in the folder where it is now.
+
+    Raises:
+        ValueError: where it would build a class that is neither known nor trusted, or write elsewhere.
+    """
+    moved = rebased(record.config, record.config["output_dir"], str(folder))
+    check_record(moved, folder, trust)
+    check_places(moved, folder)
+    config = OmegaConf.create(moved)
     assert isinstance(config, DictConfig)
     return config
 

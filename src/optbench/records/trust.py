@@ -1,0 +1,124 @@
+"""A run's folder is data, never code: what may be built from the configuration in a record.
+
+A class may be built if a file of this checkout's configs/ names it, or if it belongs to optbench, torch.optim or
+torch.nn. Anything else would let a folder from a stranger run commands; `trust=<target>` allows it by name.
+"""
+
+import importlib
+import inspect
+import os
+import re
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from optbench.records.files import PROJECT
+
+CONFIGS = PROJECT / "configs"
+PACKAGES = ("optbench", "torch.optim", "torch.nn")
+# what a run writes without asking further: its places must be in its own folder, or below logs/
+WRITERS = ("callbacks", "logger", "trainer")
+
+
+def check_record(config: Any, source: Path, trust: Sequence[str] | str | None = ()) -> None:
+    """Refuse a recorded configuration that would build a class that is not allowed, or read this machine's environment.
+
+    Args:
+        source: where it was recorded, for the error.
+        trust: further targets that the user allows.
+
+    Raises:
+        ValueError: with the first target that is not allowed, its key, and the key that allows it.
+    """
+    for key, value in strings_in(config):
+        if "${" in value:
+            raise ValueError(
+                f"{source}: {key}={value} is no recorded value: a record has the results of ${{...}}, not the "
+                "expressions. The file was changed; do not use it."
+            )
+        if key.rpartition(".")[2] == "_target_":
+            check_target(key, value, source, trust)
+    for key, value in misplaced_targets(config):
+        raise ValueError(f"{source}: {key}={value!r:.60} must be a name such as torch.optim.Adam.")
+
+
+def check_target(key: str, target: str, source: Path, trust: Sequence[str] | str | None = ()) -> None:
+    """Raises ValueError unless `target` may be built."""
+    if target not in as_list(trust) and target not in configured_targets() and not is_own_class(target):
+        raise ValueError(
+            f"{source}: {key} is {target}, which no file in configs/ names and which is no class of optbench, "
+            f"torch.optim or torch.nn. It could run any command. If you trust it, add trust={target}."
+        )
+
+
+def check_places(config: Any, folder: Path) -> None:
+    """Refuse a recorded configuration that would write outside of the run's folder and of logs/.
+
+    Raises:
+        ValueError: with the first such key.
+    """
+    allowed = [Path(os.path.realpath(place)) for place in (folder, PROJECT / "logs")]
+    for key, value in strings_in({group: config.get(group) for group in WRITERS if isinstance(config, dict)}):
+        text = re.sub(r"^(sqlite|file):/{2,3}", "", value)
+        if not (Path(text).is_absolute() or text.startswith("~") or ".." in Path(text).parts):
+            continue
+        place = Path(os.path.realpath(Path(text).expanduser()))
+        if not any(place.is_relative_to(one) for one in allowed):
+            raise ValueError(
+                f"{folder}: {key}={value} is outside of the run's folder. A run that resumes writes only there. "
+                "Correct summary.json, or start a new run."
+            )
+
+
+def strings_in(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """The dotted keys and values of all texts, also in lists."""
+    if isinstance(config, dict):
+        for key, value in config.items():
+            yield from strings_in(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(config, list | tuple):
+        for number, value in enumerate(config):
+            yield from strings_in(value, f"{path}.{number}".lstrip("."))
+    elif isinstance(config, str):
+        yield path, str(config)
+
+
+def misplaced_targets(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every `_target_` that is no text."""
+    items = (
+        config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list | tuple) else ()
+    )
+    for key, value in items:
+        here = f"{path}.{key}".lstrip(".")
+        if key == "_target_" and not isinstance(value, str):
+            yield here, value
+        yield from misplaced_targets(value, here)
+
+
+def configured_targets() -> set[str]:
+    """What the files of configs/ name."""
+    found: set[str] = set()
+    for path in CONFIGS.rglob("*.yaml"):
+        found |= set(re.findall(r"^\s*_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"), re.M))
+    return found
+
+
+def is_own_class(target: str) -> bool:
+    """Whether it is a class that PACKAGES define. Only their modules are imported to find out."""
+    package = next((name for name in PACKAGES if target.startswith(f"{name}.")), None)
+    words = target.split(".")
+    if package is None or not all(word.isidentifier() for word in words):
+        return False
+    for count in range(len(words) - 1, package.count("."), -1):
+        try:
+            found: Any = importlib.import_module(".".join(words[:count]))
+        except ImportError:
+            continue
+        for word in words[count:]:
+            found = getattr(found, word, None)
+        home = getattr(found, "__module__", None) or ""
+        return inspect.isclass(found) and f"{home}.".startswith(f"{package}.")
+    return False
+
+
+def as_list(trust: Sequence[str] | str | None) -> Collection[str]:
+    return [] if trust is None else [trust] if isinstance(trust, str) else list(trust)
