@@ -33,6 +33,22 @@ def interval(metric: str, low: float, high: float, digits: int = 2) -> str:
     return f"{low:.{digits + 2}f} to {high:.{digits + 2}f}"
 
 
+def difference_interval(metric: str, low: float, high: float, digits: int = 2) -> str:
+    """`+0.12 to +2.30 points`; a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{difference(metric, low, digits).removesuffix(' points')} to {difference(metric, high, digits)}"
+
+
+def level(metric: str, x: float, higher_is_better: bool, digits: int | None = 2) -> str:
+    """What must be reached: `≥ 55.00 %` or `≤ 0.4000`; without `digits` as round as a person set it, `≥ 55 %`."""
+    if digits is None:
+        reads = f"{100 * x:.6g} %" if metrics.metric(metric).is_fraction else number(x)
+    else:
+        reads = value(metric, x, digits)
+    return f"{'≥' if higher_is_better else '≤'} {reads}"
+
+
 def p_value(p: float) -> str:
     if math.isnan(p):
         return "–"
@@ -83,6 +99,11 @@ def joined(words: Sequence[str], more: int = 0) -> str:
     comma = "; " if any(", " in word.partition(" (")[0] for word in words) else ", "
     *most, last = [*words, *([f"{more} more"] if more > 0 else [])]
     return f"{comma.join(most)} and {last}" if most else last
+
+
+def some(words: Sequence[str], most: int, comma: str = ", ") -> str:
+    """The first of many: `a, b and 7 more`. With few, `a, b`."""
+    return comma.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
 
 
 def near(word: str, known: Collection[str]) -> str:
