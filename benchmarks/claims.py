@@ -184,7 +184,7 @@ def written(count: int, seeds: int = 5) -> str:
             for seed, optimizer in np.ndindex(table.shape):
                 name = OPTIMIZERS[optimizer]
                 write_run(Path(folder) / f"{name}_{seed}", name, seed, float(table[seed, optimizer]))
-            verdicts = compare([folder]).differences.verdict
+            verdicts = compare([folder]).judgement.differences.verdict
             assert len(verdicts) == len(list(combinations(OPTIMIZERS, 2)))
             claimed += bool(verdicts.isin(["better", "worse"]).any())
     return f"{claimed} of {count} reports ({percent(claimed / count)}) claim a difference"

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from optbench.comparison.analysis import Comparison
 from optbench.records.files import write_csv
 from optbench.records.record import RunRecord
 
@@ -148,3 +150,26 @@ def write_sweep(
             write_run(folder / f"{number}_optimizer={optimizer},seed={seed}", optimizer, seed, accuracy, **settings)
             number += 1
     return folder
+
+
+def changed(comparison: Comparison, **values: Any) -> Comparison:
+    """The same comparison with other values in the fields of its parts.
+
+    Sentences follow what they are about: none of a sensitivity or an interaction that is gone, and times that are
+    withheld come from two devices.
+    """
+    facts, judgement, words = comparison.facts, comparison.judgement, comparison.words
+    if "times_withheld" in values:
+        values["devices"] = {"a CPU": 1, "a GPU": 1} if values["times_withheld"] else {"a CPU": 1}
+
+    def own(part: Any) -> dict[str, Any]:
+        return {field.name: values[field.name] for field in fields(part) if field.name in values}
+
+    said = own(words)
+    if "sensitivities" in values:
+        said["sensitivities"] = words.sensitivities[: len(values["sensitivities"])]
+    if "interaction" in values:
+        said["interaction"] = words.interaction if values["interaction"] else ""
+    known = own(facts) | own(judgement) | said
+    assert known.keys() == values.keys(), values.keys() - known.keys()
+    return Comparison(replace(facts, **own(facts)), replace(judgement, **own(judgement)), replace(words, **said))

@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from optbench.comparison.analysis import Comparison, choose_targets, compare
+from optbench.comparison.analysis import Comparison, compare
+from optbench.comparison.judgement import Verdict, choose_targets
 from sweeps import epoch_rows, write_run, write_sweep
 
 ALLOWED = {"trainer.max_epochs": 6}  # whatever a run came to
@@ -95,9 +96,9 @@ def winsorized_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def test_ranking(comparison: Comparison, raw: list[Raw]) -> None:
-    metric, validation = comparison.metric, comparison.validation
-    assert set(comparison.ranking.configuration) == {"adam", "sgd", "rmsprop", "adamw"}
-    for row in comparison.ranking.itertuples():
+    metric, validation = comparison.facts.metric, comparison.facts.validation
+    assert set(comparison.judgement.ranking.configuration) == {"adam", "sgd", "rmsprop", "adamw"}
+    for row in comparison.judgement.ranking.itertuples():
         mine = [run for run in raw if run.name == row.configuration]
         done = [run for run in mine if run.finished]
         values = list(of(raw, row.configuration, metric).values())
@@ -116,8 +117,8 @@ def test_ranking(comparison: Comparison, raw: list[Raw]) -> None:
         assert row.best_seconds == pytest.approx(statistics.mean(r["seconds"] for r in best))
         assert row.epoch_seconds == 1.5
         assert row.memory_mb == (310.0 if row.configuration == "adam" else 300.0)
-    means = list(comparison.ranking["mean"])
-    assert means == sorted(means, reverse=comparison.higher_is_better)
+    means = list(comparison.judgement.ranking["mean"])
+    assert means == sorted(means, reverse=comparison.facts.higher_is_better)
 
 
 def residuals(raw: Sequence[Raw], metric: str) -> tuple[float, int]:
@@ -139,7 +140,7 @@ NAMES = ("adam", "sgd", "rmsprop", "adamw")
 
 
 def test_differences(comparison: Comparison, raw: list[Raw]) -> None:
-    metric, sign = comparison.metric, 1 if comparison.higher_is_better else -1
+    metric, sign = comparison.facts.metric, 1 if comparison.facts.higher_is_better else -1
     shared, df = residuals(raw, metric)
     assert df == 15 - 4 - 5 + 1
     expected: dict[frozenset[str], dict] = {}
@@ -154,8 +155,8 @@ def test_differences(comparison: Comparison, raw: list[Raw]) -> None:
         running = max(running, (6 - k) * pair["p"])
         pair["p_holm"] = min(1.0, running)
 
-    assert len(comparison.differences) == 6
-    for row in comparison.differences.itertuples():
+    assert len(comparison.judgement.differences) == 6
+    for row in comparison.judgement.differences.itertuples():
         pair = expected[frozenset((row.a, row.b))]
         gaps = pair["gaps"] if row.a == pair["a"] else [-gap for gap in pair["gaps"]]
         mean, half = statistics.mean(gaps), stats.t.ppf(0.975, df) * pair["error"]
@@ -178,7 +179,7 @@ def test_differences(comparison: Comparison, raw: list[Raw]) -> None:
                 assert needed == row.n + 1 or power(effect * math.sqrt(needed - 1), 3 * (needed - 2)) < 0.82
         else:
             assert math.isnan(row.seeds_needed)
-    verdicts = {(row.a, row.b): row.verdict for row in comparison.differences.itertuples()}
+    verdicts = {(row.a, row.b): row.verdict for row in comparison.judgement.differences.itertuples()}
     assert verdicts["adam", "sgd"] == verdicts["adamw", "sgd"] == "better" and "tie" in verdicts.values()
 
 
@@ -188,11 +189,11 @@ def power(errors: float, df: int) -> float:
 
 
 def test_ranks_are_one_more_than_the_configurations_that_are_claimed_better(comparison: Comparison) -> None:
-    claims = comparison.differences[comparison.differences.verdict == "better"]
-    for row in comparison.ranking.itertuples():
+    claims = comparison.judgement.differences[comparison.judgement.differences.verdict == "better"]
+    for row in comparison.judgement.ranking.itertuples():
         assert row.rank == 1 + (claims.b == row.configuration).sum()
-    assert list(comparison.ranking["rank"]) == sorted(comparison.ranking["rank"])
-    assert comparison.ranking.set_index("configuration")["rank"]["sgd"] > 1
+    assert list(comparison.judgement.ranking["rank"]) == sorted(comparison.judgement.ranking["rank"])
+    assert comparison.judgement.ranking.set_index("configuration")["rank"]["sgd"] > 1
 
 
 def test_two_configurations_are_a_paired_t_test(tmp_path: Path) -> None:
@@ -201,19 +202,19 @@ def test_two_configurations_are_a_paired_t_test(tmp_path: Path) -> None:
     mine, theirs = (of(raw, name, "test/accuracy") for name in ("adam", "sgd"))
     seeds = sorted(mine)
     test = stats.ttest_rel([mine[seed] for seed in seeds], [theirs[seed] for seed in seeds])
-    row = compare([str(folder)]).differences.iloc[0]
+    row = compare([str(folder)]).judgement.differences.iloc[0]
     interval = test.confidence_interval(0.95)
     assert (row.a, row.b, row.n) == ("adam", "sgd", 6)
     assert (row.p, row.p_holm, row.low, row.high) == pytest.approx((test.pvalue, test.pvalue, *interval), rel=1e-6)
 
 
 def test_targets_and_profile(comparison: Comparison, raw: list[Raw]) -> None:
-    validation = comparison.validation
+    validation = comparison.facts.validation
     loss = validation == "val/loss"
-    levels = list(dict.fromkeys(comparison.targets.target))
+    levels = list(dict.fromkeys(comparison.judgement.targets.target))
     assert levels == ([1.2, 1.1, 1.0, 0.9] if loss else [0.4, 0.45, 0.5, 0.55])
-    assert len(comparison.targets) == 4 * len(levels)
-    for row in comparison.targets.itertuples():
+    assert len(comparison.judgement.targets) == 4 * len(levels)
+    for row in comparison.judgement.targets.itertuples():
         mine = [
             run for run in raw if run.name == row.configuration
         ]  # those that diverged too: they may have reached it
@@ -221,7 +222,7 @@ def test_targets_and_profile(comparison: Comparison, raw: list[Raw]) -> None:
         assert row.n == len(mine) and row.reached == sum(math.isfinite(epoch) for epoch, _, _ in times)
         for k, key in enumerate(("epochs", "steps", "seconds")):
             assert getattr(row, key) == statistics.median(time[k] for time in times)
-    assert comparison.targets.reached.min() == 0 and math.isinf(comparison.targets.steps.max())
+    assert comparison.judgement.targets.reached.min() == 0 and math.isinf(comparison.judgement.targets.steps.max())
 
     ratios: dict[str, list[float]] = {name: [] for name in NAMES}
     for target in levels:
@@ -233,18 +234,20 @@ def test_targets_and_profile(comparison: Comparison, raw: list[Raw]) -> None:
                     ratios[name].append(cost / best)
     last = max(ratio for found in ratios.values() for ratio in found if math.isfinite(ratio))
     for name in NAMES:
-        corners = comparison.profile[comparison.profile.configuration == name]
+        corners = comparison.judgement.profile[comparison.judgement.profile.configuration == name]
         assert list(corners.ratio) == sorted({1.0, last, *(r for r in ratios[name] if math.isfinite(r))})
         shares = [sum(r <= ratio for r in ratios[name]) / len(ratios[name]) for ratio in corners.ratio]
-        assert list(corners.share) == pytest.approx(shares)
+        assert list(corners.fraction) == pytest.approx(shares)
 
 
 def test_curves(comparison: Comparison, raw: list[Raw]) -> None:
-    assert comparison.curve_metrics == ["val/accuracy", "val/loss", "train/loss", "lr"]
-    assert len(comparison.curves) == sum(len(run.rows) for run in raw)
+    assert comparison.facts.curve_metrics == ["val/accuracy", "val/loss", "train/loss", "lr"]
+    assert len(comparison.facts.curves) == sum(len(run.rows) for run in raw)
     for run in raw:
-        mine = comparison.curves[(comparison.curves.configuration == run.name) & (comparison.curves.seed == run.seed)]
-        for key in ("epoch", "step", "seconds", *comparison.curve_metrics):
+        mine = comparison.facts.curves[
+            (comparison.facts.curves.configuration == run.name) & (comparison.facts.curves.seed == run.seed)
+        ]
+        for key in ("epoch", "step", "seconds", *comparison.facts.curve_metrics):
             assert list(mine[key]) == [row[key] for row in run.rows]
 
 
@@ -269,7 +272,7 @@ def test_sensitivity(tmp_path: Path) -> None:
                 )
                 if status == "completed":
                     values.setdefault((name, lr), []).append(accuracy)
-    (found,) = compare([str(tmp_path)]).sensitivities
+    (found,) = compare([str(tmp_path)]).judgement.sensitivities
     assert found.factor == "optimizer.lr" and found.log and len(found.points) == 6
     for row in found.points.itertuples():
         mine = values[str(row.line), row.x]
@@ -290,19 +293,21 @@ def test_names_and_natural_order(tmp_path: Path) -> None:
         typed = [f"optimizer.lr={lr}", f"model.layers={layers}"]
         write_run(tmp_path / f"{k}", name, seed, overrides=typed, config={"optimizer.lr": lr, "model.layers": layers})
     comparison = compare([str(tmp_path)])
-    assert comparison.by == ["optimizer", "model.layers"]
-    assert list(comparison.runs.configuration) == [
+    assert comparison.facts.by == ["optimizer", "model.layers"]
+    assert list(comparison.facts.runs.configuration) == [
         "adam layers=2",
         "adam layers=10",
         "sgd layers=2",
         "sgd layers=10",
     ]
-    assert list(comparison.runs["model.layers"]) == ["2", "10", "2", "10"]
+    assert list(comparison.facts.runs["model.layers"]) == ["2", "10", "2", "10"]
     by_rate = compare([str(tmp_path)], by=["optimizer.lr"])  # implied keys can be asked for
-    assert list(by_rate.runs.configuration) == ["lr=0.0001"] * 2 + ["lr=1e-05"] * 2
-    assert by_rate.averaged == ["model.layers"]  # the rate fixes the optimizer
-    assert comparison.hues == {name: name.partition(" ")[0] for name in comparison.ranking.configuration}
-    assert set(by_rate.hues.values()) == {"lr=0.0001", "lr=1e-05"}
+    assert list(by_rate.facts.runs.configuration) == ["lr=0.0001"] * 2 + ["lr=1e-05"] * 2
+    assert by_rate.facts.averaged == ["model.layers"]  # the rate fixes the optimizer
+    assert comparison.facts.hues == {
+        name: name.partition(" ")[0] for name in comparison.judgement.ranking.configuration
+    }
+    assert set(by_rate.facts.hues.values()) == {"lr=0.0001", "lr=1e-05"}
 
 
 @pytest.mark.parametrize(
@@ -320,15 +325,15 @@ def test_values_in_names(tmp_path: Path, values: list, names: list[str]) -> None
     for k, value in enumerate(values):
         write_run(tmp_path / str(k), overrides=[f"model.bias={value}"], config={"model.bias": value})
     comparison = compare([str(tmp_path)])
-    assert list(comparison.runs.configuration) == names and list(comparison.ranking.n) == [1, 1]
-    assert comparison.runs.overrides[1] == f"optimizer=adam, seed=0, model.bias={values[1]}"
+    assert list(comparison.facts.runs.configuration) == names and list(comparison.judgement.ranking.n) == [1, 1]
+    assert comparison.facts.runs.overrides[1] == f"optimizer=adam, seed=0, model.bias={values[1]}"
 
 
 def test_words_that_are_not_enough(tmp_path: Path) -> None:
     for k, (a, b) in enumerate([(1, 1), (1, 2), (2, 1)]):
         write_run(tmp_path / str(k), overrides=["a.rate=", "b.rate="], config={"a.rate": a, "b.rate": b})
     names = ["a.rate=1 b.rate=1", "a.rate=1 b.rate=2", "a.rate=2 b.rate=1"]
-    assert list(compare([str(tmp_path)]).runs.configuration) == names
+    assert list(compare([str(tmp_path)]).facts.runs.configuration) == names
 
 
 def test_keys_that_are_called_like_columns(tmp_path: Path) -> None:
@@ -336,10 +341,10 @@ def test_keys_that_are_called_like_columns(tmp_path: Path) -> None:
         own = {"note": f"try {k // 2}", "configuration": k // 2, "used": 0, "metric": k // 2, "run": k // 2}
         write_run(tmp_path / str(k), seed=k % 2, overrides=[f"+{key}=…" for key in own], config=own)
     comparison = compare([str(tmp_path)], by=["note"])
-    assert list(comparison.runs.configuration) == ["note=try 0"] * 2 + ["note=try 1"] * 2
-    assert list(comparison.runs["note="]) == ["try 0", "try 0", "try 1", "try 1"]
-    assert list(comparison.runs.note) == [""] * 4 and comparison.runs.used.all()
-    assert len(compare([str(tmp_path)]).by) == 4
+    assert list(comparison.facts.runs.configuration) == ["note=try 0"] * 2 + ["note=try 1"] * 2
+    assert list(comparison.facts.runs["note="]) == ["try 0", "try 0", "try 1", "try 1"]
+    assert list(comparison.facts.runs.note) == [""] * 4 and comparison.facts.runs.used.all()
+    assert len(compare([str(tmp_path)]).facts.by) == 4
 
 
 def test_by_a_part_of_what_varies(tmp_path: Path) -> None:
@@ -357,11 +362,15 @@ def test_by_a_part_of_what_varies(tmp_path: Path) -> None:
             overrides=[f"model.dropout={dropout}"],
             config={"model.dropout": dropout},
         )
-    assert compare([str(tmp_path)]).by == ["optimizer", "model.dropout"]
+    assert compare([str(tmp_path)]).facts.by == ["optimizer", "model.dropout"]
     comparison = compare([str(tmp_path)], by=["optimizer", "optimizer"])
-    assert comparison.by == ["optimizer"] and comparison.averaged == ["model.dropout"] and comparison.violations == []
-    assert "model.dropout also varies and is averaged at each seed." in comparison.notes
-    for row in comparison.ranking.itertuples():
+    assert (
+        comparison.facts.by == ["optimizer"]
+        and comparison.facts.averaged == ["model.dropout"]
+        and comparison.words.violations == []
+    )
+    assert "model.dropout also varies and is averaged at each seed." in comparison.words.notes
+    for row in comparison.judgement.ranking.itertuples():
         means = [(accuracies[row.configuration, 0.0, s] + accuracies[row.configuration, 0.5, s]) / 2 for s in range(3)]
         assert row.n == 3 and row.completed == 6
         assert (row.mean, row.low, row.high) == pytest.approx(t_interval(means))
@@ -369,7 +378,7 @@ def test_by_a_part_of_what_varies(tmp_path: Path) -> None:
     (tmp_path / "8/summary.json").unlink()
     (tmp_path / "10/summary.json").unlink()
     (tmp_path / "9/summary.json").unlink()  # sgd now has dropout 0 alone
-    assert compare([str(tmp_path)], by=["optimizer"]).violations == [
+    assert compare([str(tmp_path)], by=["optimizer"]).words.violations == [
         "Not every configuration has the same values of model.dropout, over which its figures are averages."
     ]
 
@@ -394,16 +403,16 @@ def test_by_what_cannot_be_compared(tmp_path: Path) -> None:
 def test_baseline(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, {"adam": 0.55, "sgd": 0.5, "rmsprop": 0.45}, seeds=range(4))
     plain, seen = compare([str(folder)]), compare([str(folder)], baseline="sgd")
-    assert [(row.a, row.b, row.verdict) for row in seen.differences.itertuples()] == [
+    assert [(row.a, row.b, row.verdict) for row in seen.judgement.differences.itertuples()] == [
         ("adam", "sgd", "better"),
         ("rmsprop", "sgd", "worse"),
         ("adam", "rmsprop", "better"),
     ]
-    mine = plain.differences.set_index(["a", "b"]).loc[("sgd", "rmsprop")]
-    turned = seen.differences.set_index(["a", "b"]).loc[("rmsprop", "sgd")]
+    mine = plain.judgement.differences.set_index(["a", "b"]).loc[("sgd", "rmsprop")]
+    turned = seen.judgement.differences.set_index(["a", "b"]).loc[("rmsprop", "sgd")]
     assert (turned.difference, turned.low, turned.high) == (-mine.difference, -mine.high, -mine.low)
     assert (turned.improvement, mine.improvement) == (0.0, 1.0) and turned.p_holm == mine.p_holm
-    pd.testing.assert_frame_equal(plain.ranking, seen.ranking)
+    pd.testing.assert_frame_equal(plain.judgement.ranking, seen.judgement.ranking)
     with pytest.raises(ValueError) as error:
         compare([str(folder)], baseline="smd")
     assert str(error.value) == "baseline=smd is no configuration here. There are: adam, sgd, rmsprop."
@@ -429,14 +438,14 @@ def test_a_run_that_was_repeated(tmp_path: Path) -> None:
     write_run(tmp_path / "g", "rmsprop", 0, status="failed", epochs=0, config=ALLOWED)
     write_run(tmp_path / "h", "rmsprop", 0, status="interrupted", epochs=0, config=ALLOWED)
     comparison = compare([str(tmp_path)])
-    runs = comparison.runs.set_index("run")
+    runs = comparison.facts.runs.set_index("run")
     used = {"a-second", "c-again", "d"}
     assert set(runs.index[runs.used]) == used
     assert runs.note["z-first"] == "repeated by a-second"
     assert runs.note["b-failed"] == "no metrics.csv: no curves; repeated by c-again"
     assert runs.note["f-before"] == "repeated by e-blown"  # a divergence is a result
     assert "repeated" not in runs.note["g"] + runs.note["h"]
-    ranking = comparison.ranking.set_index("configuration")
+    ranking = comparison.judgement.ranking.set_index("configuration")
     assert (ranking["mean"]["adam"], ranking.n["adam"]) == (pytest.approx(0.85), 2)
     counts = ranking[["completed", "diverged", "failed", "interrupted"]]
     assert counts.loc["adam"].to_list() == [2, 0, 0, 0]
@@ -449,15 +458,15 @@ def test_runs_of_several_sweeps(tmp_path: Path) -> None:
     first = write_sweep(tmp_path / "first", {"adam": 0.5, "sgd": 0.45}, seeds=(0, 1))
     second = write_sweep(tmp_path / "second", {"rmsprop": 0.48, "sgd": 0.4}, seeds=(0, 1, 2), started="2027")
     comparison = compare([str(first), str(second)])
-    assert comparison.sources == [str(first), str(second)]
-    assert comparison.ranking.set_index("configuration").n.to_dict() == {"adam": 2, "rmsprop": 3, "sgd": 3}
-    assert list(comparison.runs.note[2:4]) == [
+    assert comparison.facts.sources == [str(first), str(second)]
+    assert comparison.judgement.ranking.set_index("configuration").n.to_dict() == {"adam": 2, "rmsprop": 3, "sgd": 3}
+    assert list(comparison.facts.runs.note[2:4]) == [
         "repeated by 3_optimizer=sgd,seed=0",
         "repeated by 4_optimizer=sgd,seed=1",
     ]
     unequal = "The configurations have unequal numbers of seeds: a mean is over all of its own, a difference over"
-    assert any(note.startswith(unequal) for note in comparison.notes)
-    assert set(comparison.differences.n) == {2, 3}
+    assert any(note.startswith(unequal) for note in comparison.words.notes)
+    assert set(comparison.judgement.differences.n) == {2, 3}
 
 
 def test_a_sweep_that_is_still_running(tmp_path: Path) -> None:
@@ -466,43 +475,44 @@ def test_a_sweep_that_is_still_running(tmp_path: Path) -> None:
     with (tmp_path / "now/metrics.csv").open("a") as file:
         file.write("3,18,4")  # at this moment
     comparison = compare([str(tmp_path)])
-    row = comparison.runs.set_index("run").loc["now"]
+    row = comparison.facts.runs.set_index("run").loc["now"]
     assert row.status == "running" and not row.used and row.note == "metrics.csv is torn after 2 epochs"
-    assert comparison.notes[0] == (
+    assert comparison.words.notes[0] == (
         "5 runs (4 completed, 1 running), compared by optimizer; seed (0, 1) numbers the samples."
     )
     assert (
-        "Runs marked `running` are being written or were killed; they count once they have ended." in comparison.notes
+        "Runs marked `running` are being written or were killed; they count once they have ended."
+        in comparison.words.notes
     )
-    assert comparison.ranking.set_index("configuration").running.to_dict() == {"adam": 0, "sgd": 1}
-    assert set(comparison.curves.configuration) == {"adam", "sgd"} and len(comparison.curves) == 20
+    assert comparison.judgement.ranking.set_index("configuration").running.to_dict() == {"adam": 0, "sgd": 1}
+    assert set(comparison.facts.curves.configuration) == {"adam", "sgd"} and len(comparison.facts.curves) == 20
 
 
 @pytest.mark.parametrize("status", ["diverged", "failed", "interrupted", "running"])
 def test_nothing_has_finished(tmp_path: Path, status: str) -> None:
     folder = write_sweep(tmp_path, {"adam": 0.5, "sgd": 0.4}, status=status)
     comparison = compare([str(folder)])
-    assert list(comparison.ranking["rank"]) == [0, 0] and list(comparison.ranking.n) == [0, 0]
-    assert list(comparison.ranking[status]) == [3, 3]
-    assert list(comparison.differences.verdict) == ["unknown"] and comparison.ledger == []
-    assert comparison.curves.empty == (status != "diverged")
-    assert compare([str(folder)], baseline="sgd").differences.b.to_list() == ["sgd"]
+    assert list(comparison.judgement.ranking["rank"]) == [0, 0] and list(comparison.judgement.ranking.n) == [0, 0]
+    assert list(comparison.judgement.ranking[status]) == [3, 3]
+    assert list(comparison.judgement.differences.verdict) == ["unknown"] and comparison.judgement.ledger == []
+    assert comparison.facts.curves.empty == (status != "diverged")
+    assert compare([str(folder)], baseline="sgd").judgement.differences.b.to_list() == ["sgd"]
 
 
 def test_a_survivor_is_not_claimed_to_be_better(tmp_path: Path) -> None:
     write_sweep(tmp_path, {"adam": 0.6, "sgd": 0.5}, seeds=range(4), config=ALLOWED)
     write_run(tmp_path / "blown", "adam", 4, status="diverged", epochs=2, config=ALLOWED)
     write_run(tmp_path / "fine", "sgd", 4, 0.5, config=ALLOWED)
-    row = compare([str(tmp_path)]).differences.iloc[0]
+    row = compare([str(tmp_path)]).judgement.differences.iloc[0]
     assert (row.a, row.n, row.verdict) == ("adam", 4, "withheld") and row.p_holm < 0.001
     write_run(tmp_path / "fine", "sgd", 4, status="diverged", epochs=2, config=ALLOWED)
-    assert compare([str(tmp_path)]).differences.verdict[0] == "better"
+    assert compare([str(tmp_path)]).judgement.differences.verdict[0] == "better"
 
 
 def test_seeds_that_only_one_of_them_has(tmp_path: Path) -> None:
     write_sweep(tmp_path / "a", {"adam": 0.6, "rmsprop": 0.5}, seeds=(0, 1, 2))
     write_sweep(tmp_path / "b", {"sgd": 0.5}, seeds=(3, 4, 5))
-    pairs = compare([str(tmp_path)]).differences.set_index(["a", "b"])
+    pairs = compare([str(tmp_path)]).judgement.differences.set_index(["a", "b"])
     assert pairs.verdict["adam", "rmsprop"] == "better"
     apart = pairs.drop(("adam", "rmsprop"))
     assert set(apart.verdict) == {"withheld"} and set(apart.n) == {0} and apart.difference.isna().all()
@@ -514,18 +524,20 @@ def test_a_pair_is_seen_from_the_side_that_is_better_on_common_seeds(tmp_path: P
         for seed, value in enumerate(values):
             write_run(tmp_path / f"{name}{seed}", name, seed, value)
     comparison = compare([str(tmp_path)])
-    assert list(comparison.ranking.configuration) == ["adam", "sgd"]
-    row = comparison.differences.iloc[0]
+    assert list(comparison.judgement.ranking.configuration) == ["adam", "sgd"]
+    row = comparison.judgement.differences.iloc[0]
     assert (row.a, row.b, row.n, row.improvement) == ("sgd", "adam", 2, 1.0)
     assert row.difference == pytest.approx(0.025) and row.low < 0.025 < row.high
 
 
 def test_what_is_at_most_one_sample(tmp_path: Path) -> None:
     comparison = compare([str(write_sweep(tmp_path, {"adam": 0.6, "sgd": 0.5}, sd=0))])
-    assert list(comparison.differences.verdict) == ["unknown"] and list(comparison.ranking["rank"]) == [1, 1]
-    assert comparison.differences.difference[0] == pytest.approx(0.1)
+    assert list(comparison.judgement.differences.verdict) == ["unknown"] and list(
+        comparison.judgement.ranking["rank"]
+    ) == [1, 1]
+    assert comparison.judgement.differences.difference[0] == pytest.approx(0.1)
     same = "Every seed gives exactly the same result: the seed has no effect here, and the samples count as one."
-    assert same in comparison.notes
+    assert same in comparison.words.notes
 
 
 # Targets
@@ -534,8 +546,8 @@ def test_what_is_at_most_one_sample(tmp_path: Path) -> None:
 def test_targets_that_were_asked_for(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, {"adam": 0.55, "sgd": 0.5})
     comparison = compare([str(folder)], targets=[0.3, 0.52])
-    assert list(dict.fromkeys(comparison.targets.target)) == [0.3, 0.52]
-    assert list(comparison.targets.reached) == [3, 3, 3, 0]
+    assert list(dict.fromkeys(comparison.judgement.targets.target)) == [0.3, 0.52]
+    assert list(comparison.judgement.targets.reached) == [3, 3, 3, 0]
 
 
 @pytest.mark.parametrize(
@@ -568,10 +580,10 @@ def test_a_loss_that_explodes(tmp_path: Path) -> None:
     )
     for metric in ("test/loss", "test/accuracy"):
         comparison = compare([str(folder)], metric=metric)
-        assert 3 <= comparison.targets.target.nunique() <= 5
-        last = comparison.targets[comparison.targets.configuration == "sgd"]
+        assert 3 <= comparison.judgement.targets.target.nunique() <= 5
+        last = comparison.judgement.targets[comparison.judgement.targets.configuration == "sgd"]
         assert list(last.n) == [4] * len(last) and last.reached.max() == 3
-    assert len(comparison.curves) == 32 and math.isinf(comparison.curves["val/loss"].max())
+    assert len(comparison.facts.curves) == 32 and math.isinf(comparison.facts.curves["val/loss"].max())
 
 
 # Anything
@@ -625,28 +637,31 @@ def test_any_sweep(tmp_path: Path, start: int) -> None:
             continue
         check(comparison, written)
         if number % 3 == 0:
-            baseline = str(generator.choice(comparison.ranking.configuration))
+            baseline = str(generator.choice(comparison.judgement.ranking.configuration))
             check(compare([str(folder)], baseline=baseline, metric=metric), written)
 
 
 def check(comparison: Comparison, written: int) -> None:
-    runs, ranking, pairs = comparison.runs, comparison.ranking, comparison.differences
-    assert len(runs) + len(comparison.skipped) == written
+    runs, ranking, pairs = comparison.facts.runs, comparison.judgement.ranking, comparison.judgement.differences
+    assert len(runs) + len(comparison.words.skipped) == written
     assert set(runs.configuration) == set(ranking.configuration)
     assert len(pairs) == len(ranking) * (len(ranking) - 1) / 2
     assert (runs.status[runs.used] == "completed").all()
     assert not runs[runs.used].duplicated(["configuration", "seed"]).any()
     left_out = runs[(runs.status == "completed") & ~runs.used]
     assert left_out.note.str.contains("left out|repeated by").all()
+    assert (
+        set(left_out.index) <= comparison.facts.left_out.keys() and not runs.used[list(comparison.facts.left_out)].any()
+    )
 
     assert ranking.n.sum() == runs.used.sum()
     ordered = ranking[ranking.n > 0]
     assert ((ordered.low <= ordered["mean"]) & (ordered["mean"] <= ordered.high) | (ordered.n < 2)).all()
     assert (ranking["rank"] == 0).equals(ranking.n == 0)
     losses = dict.fromkeys(ranking.configuration, 0)
-    sign = 1 if comparison.higher_is_better else -1
+    sign = 1 if comparison.facts.higher_is_better else -1
     for pair in pairs.itertuples():
-        assert pair.verdict in ("better", "worse", "tie", "unknown", "withheld")
+        assert pair.verdict in list(Verdict)
         if pair.n:
             assert not pair.low > pair.difference and not pair.difference > pair.high
         if pair.verdict in ("better", "worse", "tie"):
@@ -658,11 +673,11 @@ def check(comparison: Comparison, written: int) -> None:
         assert (pair.seeds_needed > pair.n) == (pair.verdict == "tie")
     ranks = ranking.set_index("configuration")["rank"]
     assert all(ranks[name] in (0, 1 + lost) for name, lost in losses.items())
-    if comparison.baseline is not None:
-        assert list(pairs.b[: len(ranking) - 1]) == [comparison.baseline] * (len(ranking) - 1)
-    assert comparison.answer and all(sentence.endswith((".", "?")) for sentence in comparison.answer)
-    if comparison.times_withheld:
-        assert comparison.targets.seconds.isna().all() and ranking.best_seconds.isna().all()
+    if comparison.facts.baseline is not None:
+        assert list(pairs.b[: len(ranking) - 1]) == [comparison.facts.baseline] * (len(ranking) - 1)
+    assert comparison.words.answer and all(sentence.endswith((".", "?")) for sentence in comparison.words.answer)
+    if comparison.words.times_withheld:
+        assert comparison.judgement.targets.seconds.isna().all() and ranking.best_seconds.isna().all()
 
 
 def test_targets_of_a_metric_that_has_no_curve_figure(tmp_path: Path) -> None:
@@ -673,12 +688,12 @@ def test_targets_of_a_metric_that_has_no_curve_figure(tmp_path: Path) -> None:
         values = ["val/f1", "0.1", "0.2", "0.3", "0.4", "0.5"]
         (run / "metrics.csv").write_text("\n".join(f"{a},{b}" for a, b in zip(table, values, strict=True)) + "\n")
     comparison = compare([str(tmp_path)], metric="test/f1", targets=[0.25])
-    (row,) = comparison.targets.to_dict("records")
+    (row,) = comparison.judgement.targets.to_dict("records")
     assert (row["target"], row["reached"], row["epochs"], row["steps"]) == (0.25, 2, 3, 18)
-    assert comparison.curve_metrics == ["val/accuracy", "val/loss", "train/loss", "lr"]
+    assert comparison.facts.curve_metrics == ["val/accuracy", "val/loss", "train/loss", "lr"]
 
 
 def test_a_choice_called_none_keeps_its_key(tmp_path: Path) -> None:
     for k, name in enumerate(["none", "crop_flip"]):
         write_run(tmp_path / str(k), overrides=[f"augmentation={name}"], choices={"augmentation": name})
-    assert list(compare([str(tmp_path)]).runs.configuration) == ["augmentation=none", "augmentation=crop_flip"]
+    assert list(compare([str(tmp_path)]).facts.runs.configuration) == ["augmentation=none", "augmentation=crop_flip"]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from optbench.comparison.analysis import compare
-from optbench.comparison.answer import joined
+from optbench.records.wording import joined
 from sweeps import write_run, write_sweep
 
 ALLOWED = {"trainer.max_epochs": 5}
@@ -35,8 +35,8 @@ def effect(row: Any) -> str:
 
 def test_a_clear_winner(tmp_path: Path) -> None:
     comparison = compare([write(tmp_path, {"adam": 0.55, "sgd": 0.50, "rmsprop": 0.53})])
-    rows = {(row.a, row.b): row for row in comparison.differences.itertuples()}
-    assert comparison.answer == [
+    rows = {(row.a, row.b): row for row in comparison.judgement.differences.itertuples()}
+    assert comparison.words.answer == [
         f"adam is better in test/accuracy than rmsprop ({effect(rows['adam', 'rmsprop'])}) and sgd "
         f"({effect(rows['adam', 'sgd'])}).",
         "Also: rmsprop is better than sgd.",
@@ -45,7 +45,7 @@ def test_a_clear_winner(tmp_path: Path) -> None:
 
 def test_two_optimizers(tmp_path: Path) -> None:
     """By hand: gaps of 4.9, 5.1 and 4.9 points; 4.967 ± 4.303 x 0.1155 / sqrt(3)."""
-    (sentence,) = compare([write(tmp_path, {"adam": 0.55, "sgd": 0.50})]).answer
+    (sentence,) = compare([write(tmp_path, {"adam": 0.55, "sgd": 0.50})]).words.answer
     assert sentence == (
         "adam is better in test/accuracy than sgd (+4.97 points, 95 % interval +4.68 to +5.25, p < 0.001)."
     )
@@ -53,21 +53,21 @@ def test_two_optimizers(tmp_path: Path) -> None:
 
 def test_lower_is_better(tmp_path: Path) -> None:
     comparison = compare([write(tmp_path, {"adam": 0.55, "sgd": 0.50})], metric="test/loss")
-    assert comparison.answer == [
+    assert comparison.words.answer == [
         "adam is better in test/loss than sgd (-0.0993, 95 % interval -0.1051 to -0.0936, p < 0.001)."
     ]
     folder = write(tmp_path / "tie", {"adam": 0.5005, "sgd": 0.50})
-    tie = compare([folder], metric="test/loss").answer[0]
+    tie = compare([folder], metric="test/loss").words.answer[0]
     assert tie.startswith("adam has the best mean, but sgd is tied with it: a difference of 0.0003 can be chance, and ")
 
 
 def test_several_are_tied_with_the_leader(tmp_path: Path) -> None:
     means = {"adam": 0.55, "rmsprop": 0.5495, "lion": 0.549, "sgd": 0.50}
     comparison = compare([write(tmp_path, means, seeds=range(5))])
-    pairs = comparison.differences.set_index(["a", "b"])
+    pairs = comparison.judgement.differences.set_index(["a", "b"])
     assert list(pairs.verdict["adam"]) == ["tie", "tie", "better"]
     low, high = (pairs.seeds_needed["adam", name] for name in ("lion", "rmsprop"))
-    assert comparison.answer == [
+    assert comparison.words.answer == [
         f"adam is better in test/accuracy than sgd ({effect(pairs.loc['adam', 'sgd'])}).",
         "But rmsprop and lion are tied with it: differences of 0.05 to 0.10 points can be chance, and it would take "
         f"about {low:.0f} to {'over 1000' if high > 1000 else f'{high:.0f}'} seeds to tell.",
@@ -80,7 +80,7 @@ def test_more_than_can_be_named(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         for k, (name, mean) in enumerate(means.items()):
             write_run(tmp_path / f"{name}{seed}", name, seed, mean + 0.001 * ((k * 3 + seed * 5) % 4))
-    first, also = compare([str(tmp_path)]).answer
+    first, also = compare([str(tmp_path)]).words.answer
     assert first.startswith("o0 is better in test/accuracy than o1 (+") and first.endswith(") and 2 more.")
     assert first.count("95 % interval") == 4
     assert also == (
@@ -94,8 +94,8 @@ def test_more_than_can_be_named(tmp_path: Path) -> None:
 
 def test_a_tie(tmp_path: Path) -> None:
     comparison = compare([write(tmp_path, {"adam": 0.501, "sgd": 0.50})])
-    row = comparison.differences.iloc[0]
-    assert comparison.answer == [
+    row = comparison.judgement.differences.iloc[0]
+    assert comparison.words.answer == [
         "adam has the best mean, but sgd is tied with it: a difference of 0.07 points can be chance, and it would take "
         f"about {row.seeds_needed:.0f} seeds to tell them apart.",
         f"With 3 seeds each, a difference had to measure about {100 * row.detectable:.1f} points to be found.",
@@ -107,7 +107,7 @@ def test_a_tie_that_no_number_of_seeds_would_end(tmp_path: Path) -> None:
     write_run(tmp_path / "a1", "adam", 1, 0.5)
     write_run(tmp_path / "s0", "sgd", 0, 0.5)
     write_run(tmp_path / "s1", "sgd", 1, 0.501)
-    (first, _) = compare([str(tmp_path)]).answer
+    (first, _) = compare([str(tmp_path)]).words.answer
     assert first.startswith(
         "adam has the best mean, but sgd is tied with it: a difference of 0.00 points can be chance, "
     )
@@ -116,28 +116,28 @@ def test_a_tie_that_no_number_of_seeds_would_end(tmp_path: Path) -> None:
 
 def test_one_seed(tmp_path: Path) -> None:
     comparison = compare([write(tmp_path, {"adam": 0.55, "sgd": 0.50, "rmsprop": 0.53}, seeds=[0])])
-    assert comparison.answer == [
+    assert comparison.words.answer == [
         "With one seed each, nothing can be said about chance.",
         "In this one sample adam is ahead with 55.00 % test/accuracy (rmsprop 53.00 % and sgd 50.10 %).",
         "Run the same with several seeds, such as seed=0,1,2,3,4, to learn how sure that is.",
     ]
     write(tmp_path, dict.fromkeys(("a", "b", "c", "d"), 0.4), seeds=[0])
-    assert compare([str(tmp_path)]).answer[1].endswith("50.10 %, a 40.00 %, b 40.00 % and 2 more).")
+    assert compare([str(tmp_path)]).words.answer[1].endswith("50.10 %, a 40.00 %, b 40.00 % and 2 more).")
 
 
 def test_two_seeds_are_enough_for_a_claim_of_a_large_difference(tmp_path: Path) -> None:
     comparison = compare([write(tmp_path, {"adam": 0.55, "sgd": 0.50, "rmsprop": 0.45}, seeds=[0, 1])])
-    assert comparison.answer[0].startswith("adam is better in test/accuracy than sgd (+")
-    assert comparison.answer[1:] == ["Also: sgd is better than rmsprop."]
+    assert comparison.words.answer[0].startswith("adam is better in test/accuracy than sgd (+")
+    assert comparison.words.answer[1:] == ["Also: sgd is better than rmsprop."]
 
 
 def test_one_configuration(tmp_path: Path) -> None:
     nothing = "There is nothing to compare it with."
-    assert compare([write(tmp_path, {"adam": 0.55}, seeds=[0])]).answer == [
+    assert compare([write(tmp_path, {"adam": 0.55}, seeds=[0])]).words.answer == [
         "This configuration reaches 55.00 % test/accuracy with its only seed; nothing can be said about chance.",
         nothing,
     ]
-    assert compare([write(tmp_path, {"adam": 0.55}, seeds=[0, 1])]).answer == [
+    assert compare([write(tmp_path, {"adam": 0.55}, seeds=[0, 1])]).words.answer == [
         "This configuration reaches 55.10 % test/accuracy over 2 seeds (95 % interval 53.83 to 56.37 %).",
         nothing,
     ]
@@ -147,7 +147,7 @@ def test_one_configuration_has_a_result(tmp_path: Path) -> None:
     write(tmp_path, {"adam": 0.55}, seeds=[0])
     write(tmp_path, {"sgd": 0.55}, seeds=[0, 1], status="diverged")
     write(tmp_path, {"rmsprop": 0.55}, seeds=[0], status="failed")
-    assert compare([str(tmp_path)]).answer == [
+    assert compare([str(tmp_path)]).words.answer == [
         "adam reaches 55.00 % test/accuracy with its only seed; nothing can be said about chance.",
         "No other configuration has a result that counts.",
         "Diverged: sgd in all 2 runs.",
@@ -166,13 +166,13 @@ def test_one_configuration_has_a_result(tmp_path: Path) -> None:
 def test_nothing_has_finished(tmp_path: Path, statuses: tuple[str, str], first: str) -> None:
     for name, status in zip(("adam", "sgd"), statuses, strict=True):
         write_run(tmp_path / name, name, status=status)
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[0] == first
     assert len(answer) == 1 + sum(status in ("failed", "diverged") for status in statuses)
 
 
 def test_all_diverged(tmp_path: Path) -> None:
-    assert compare([write(tmp_path, {"adam": 0.5, "sgd": 0.4}, status="diverged")], baseline="sgd").answer == [
+    assert compare([write(tmp_path, {"adam": 0.5, "sgd": 0.4}, status="diverged")], baseline="sgd").words.answer == [
         "No run has a result (6 diverged), so nothing can be said.",
         "Diverged: adam in all 3 runs; sgd in all 3 runs.",
     ]
@@ -180,7 +180,7 @@ def test_all_diverged(tmp_path: Path) -> None:
 
 def test_the_seed_has_no_effect(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path, {"adam": 0.55, "sgd": 0.50}, sd=0)
-    assert compare([str(folder)]).answer == [
+    assert compare([str(folder)]).words.answer == [
         "adam has the best mean (55.00 % test/accuracy), but nothing can be said of it against sgd: their "
         "difference is the same at every seed, so chance cannot be judged."
     ]
@@ -190,7 +190,7 @@ def test_seeds_that_are_not_shared(tmp_path: Path) -> None:
     write(tmp_path, {"adam": 0.55, "rmsprop": 0.50}, seeds=[0, 1, 2])
     write(tmp_path, {"sgd": 0.45}, seeds=[7, 8])
     write(tmp_path, {"lion": 0.45}, seeds=[1])
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[0].startswith("adam is better in test/accuracy than rmsprop (+")
     assert answer[1:] == [
         "Nothing can be said of adam against lion and sgd: fewer than two of their runs share a seed and a version of "
@@ -204,12 +204,12 @@ def test_seeds_that_are_not_shared(tmp_path: Path) -> None:
 def test_a_survivor(tmp_path: Path) -> None:
     write(tmp_path, {"adam": 0.55, "sgd": 0.50})
     write_run(tmp_path / "blown", "adam", 3, status="diverged", epochs=2, config=ALLOWED)
-    assert compare([str(tmp_path)]).answer == [
+    assert compare([str(tmp_path)]).words.answer == [
         "adam has the best mean (55.00 % test/accuracy), but nothing can be said of it against sgd: adam looks better, "
         "but more of its runs diverged.",
         "Diverged: adam in 1 of 4 runs.",
     ]
-    seen = compare([str(tmp_path)], baseline="sgd").answer
+    seen = compare([str(tmp_path)], baseline="sgd").words.answer
     assert seen[0] == (
         "Nothing can be said of adam against the baseline sgd: adam looks better, but more of its runs diverged."
     )
@@ -219,7 +219,7 @@ def test_the_worse_one_diverged(tmp_path: Path) -> None:
     write(tmp_path, {"adam": 0.55, "sgd": 0.50})
     write_run(tmp_path / "blown", "sgd", 3, status="diverged", epochs=2, config=ALLOWED)
     write_run(tmp_path / "broken", "sgd", 4, status="failed", epochs=2, config=ALLOWED)
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[0].startswith("adam is better in test/accuracy than sgd (+")
     assert answer[1:] == ["Diverged: sgd in 1 of 5 runs.", "Failed: sgd in 1 of 5 runs."]
 
@@ -227,7 +227,7 @@ def test_the_worse_one_diverged(tmp_path: Path) -> None:
 def test_more_failures_than_can_be_named(tmp_path: Path) -> None:
     write(tmp_path, {"adam": 0.55, "sgd": 0.50})
     write(tmp_path, dict.fromkeys("abcde", 0.5), seeds=[0], status="failed")
-    said = compare([str(tmp_path)]).answer[-1]
+    said = compare([str(tmp_path)]).words.answer[-1]
     assert said == (
         "Failed: a in its only run; b in its only run; c in its only run; d in its only run; and 1 more configuration."
     )
@@ -240,14 +240,16 @@ def test_against_a_baseline(tmp_path: Path) -> None:
     write(tmp_path, {"adam": 0.55, "sgd": 0.50, "rmsprop": 0.5005, "lion": 0.45, "adamw": 0.549})
     write(tmp_path, {"muon": 0.6}, seeds=[0])
     comparison = compare([str(tmp_path)], baseline="sgd")
-    rows = {row.a: row for row in comparison.differences.itertuples() if row.b == "sgd"}
-    assert comparison.answer[:2] == [
+    rows = {row.a: row for row in comparison.judgement.differences.itertuples() if row.b == "sgd"}
+    assert comparison.words.answer[:2] == [
         f"adam ({effect(rows['adam'])}) and adamw ({effect(rows['adamw'])}) are better in test/accuracy than the "
         "baseline sgd.",
         f"lion ({effect(rows['lion'])}) is worse in test/accuracy than the baseline sgd.",
     ]
-    assert comparison.answer[2].startswith("rmsprop is tied with the baseline sgd: a difference of 0.02 points can be")
-    assert comparison.answer[3:] == [
+    assert comparison.words.answer[2].startswith(
+        "rmsprop is tied with the baseline sgd: a difference of 0.02 points can be"
+    )
+    assert comparison.words.answer[3:] == [
         "Nothing can be said of muon against the baseline sgd: fewer than two of their runs share a seed and a version "
         "of the code."
     ]
@@ -281,15 +283,15 @@ def test_each_optimizer_at_its_best_by_validation(tmp_path: Path) -> None:
         for lr, mean, validation in zip((0.001, 0.01, 0.1), means, (0.50, 0.55, 0.51), strict=True):
             tune(tmp_path, name, lr, mean, validation)
     comparison = compare([str(tmp_path)])
-    assert comparison.ranking.configuration[0] == "sgd lr=0.1"
-    row = comparison.differences.set_index(["a", "b"]).loc["adam lr=0.01", "sgd lr=0.01"]
-    assert comparison.answer == [
+    assert comparison.judgement.ranking.configuration[0] == "sgd lr=0.1"
+    row = comparison.judgement.differences.set_index(["a", "b"]).loc["adam lr=0.01", "sgd lr=0.01"]
+    assert comparison.words.answer == [
         TUNED,
         f"adam lr=0.01 is better in test/accuracy than sgd lr=0.01 ({effect(row)}).",
     ]
     seen = compare([str(tmp_path)], baseline="sgd lr=0.001")
-    better, worse = seen.answer[1:]
-    assert seen.answer[0] == TUNED
+    better, worse = seen.words.answer[1:]
+    assert seen.words.answer[0] == TUNED
     assert better.startswith("adam lr=0.01 (+") and better.endswith(" than the baseline sgd lr=0.001.")
     assert worse.startswith("sgd lr=0.01 (-") and " is worse in test/accuracy than the baseline sgd " in worse
 
@@ -298,7 +300,7 @@ def test_tuned_with_one_seed(tmp_path: Path) -> None:
     for name, means in {"adam": (0.53, 0.56, 0.2), "sgd": (0.50, 0.58, 0.2), "lion": (0.4, 0.4, 0.2)}.items():
         for lr, mean, validation in zip((0.001, 0.1, 1.0), means, (0.55, 0.51, 0.2), strict=True):
             tune(tmp_path, name, lr, mean, validation, seeds=[0])
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[1:3] == [
         TUNED,
         "In this one sample adam lr=0.001 is ahead with 53.00 % test/accuracy (sgd lr=0.001 50.10 % and lion "
@@ -317,7 +319,7 @@ def test_a_configuration_that_diverged_is_not_chosen(tmp_path: Path) -> None:
     for seed in (0, 1):
         typed = {"overrides": ["optimizer.lr=0.1"], "config": {"optimizer.lr": 0.1}}
         write_run(tmp_path / f"blown-{seed}", "sgd", 3 + seed, status="diverged", **typed)
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[1].startswith("adam lr=0.1 is better in test/accuracy than sgd lr=0.01 (+")
     assert answer[2] == "Diverged: sgd lr=0.1 in 2 of 5 runs."
 
@@ -326,7 +328,7 @@ def test_one_optimizer_alone_is_compared_at_all_its_rates(tmp_path: Path) -> Non
     for lr, mean in ((0.001, 0.5), (0.01, 0.55), (0.1, 0.45)):
         tune(tmp_path, "adam", lr, mean, mean)
     write_run(tmp_path / "sgd", "sgd", 0, status="failed", overrides=["optimizer.lr=0.1"], config={"optimizer.lr": 0.1})
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[0].startswith("adam lr=0.01 is better in test/accuracy than adam lr=0.001 (+")
     assert answer[1:] == [
         "Also: adam lr=0.001 is better than adam lr=0.1.",
@@ -337,7 +339,7 @@ def test_one_optimizer_alone_is_compared_at_all_its_rates(tmp_path: Path) -> Non
 def test_rates_without_an_optimizer(tmp_path: Path) -> None:
     for lr, mean in ((0.001, 0.5), (0.01, 0.55), (0.1, 0.45)):
         tune(tmp_path, "adam", lr, mean, mean)
-    answer = compare([str(tmp_path)]).answer
+    answer = compare([str(tmp_path)]).words.answer
     assert answer[0].startswith("lr=0.01 is better in test/accuracy than lr=0.001 (+")
     assert TUNED not in answer
 

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from optbench.comparison.analysis import Comparison, compare
-from optbench.comparison.fairness import Claim
+from optbench.comparison.fairness import Claim, Item, unfair
 from sweeps import write_run, write_sweep
 
 
 def ledger(comparison: Comparison) -> dict[str, tuple[bool | None, str]]:
-    return {claim.item: (claim.equal, claim.text) for claim in comparison.ledger}
+    return {claim.item: (claim.equal, claim.text) for claim in comparison.judgement.ledger}
 
 
 def pair(folder: Path, *changes: dict[str, Any], seeds: int = 3) -> Path:
@@ -25,28 +25,30 @@ def pair(folder: Path, *changes: dict[str, Any], seeds: int = 3) -> Path:
 
 def test_a_fair_comparison(tmp_path: Path) -> None:
     comparison = compare([str(pair(tmp_path))])
-    assert comparison.violations == [] and comparison.times_withheld == "" and comparison.skipped == []
-    assert comparison.ledger == [
-        Claim("Images", True, "da7a (hash of all images and labels)"),
-        Claim("Validation split", True, "5911 (hash of the split)"),
-        Claim("Test images", True, "60"),
-        Claim("Initial weights", True, "the same for every configuration at each of 3 seeds (hashes)"),
-        Claim("Batch order", True, "the same for every configuration at each of 3 seeds (hashes)"),
-        Claim("Seeds", True, "0, 1, 2"),
-        Claim("Most epochs allowed", True, "5"),
-        Claim("Batch size", True, "50"),
-        Claim("Trainable parameters", True, "1000"),
-        Claim("Chosen by", True, "val/loss (monitor)"),
-        Claim("Weights tested", True, "last"),
-        Claim("Test set read", True, "once by each run"),
-        Claim("Device", True, "a CPU, 1 thread"),
-        Claim("Host", True, "here"),
-        Claim("Runs at the same time", True, "none of these runs shared its host with another of them"),
-        Claim("Training code", True, "c0de (hash of src/ or commit)"),
-        Claim("Commit", True, "0000000000 (+: with uncommitted changes)"),
-        Claim("Versions", True, "python 3.11.7, torch 2.15.0, torchvision 0.29.2, pytorch-lightning 2.6.6"),
+    assert (
+        comparison.words.violations == [] and comparison.words.times_withheld == "" and comparison.words.skipped == []
+    )
+    assert comparison.judgement.ledger == [
+        Claim(Item("Images"), True, "da7a (hash of all images and labels)"),
+        Claim(Item("Validation split"), True, "5911 (hash of the split)"),
+        Claim(Item("Test images"), True, "60"),
+        Claim(Item("Initial weights"), True, "the same for every configuration at each of 3 seeds (hashes)"),
+        Claim(Item("Batch order"), True, "the same for every configuration at each of 3 seeds (hashes)"),
+        Claim(Item("Seeds"), True, "0, 1, 2"),
+        Claim(Item("Most epochs allowed"), True, "5"),
+        Claim(Item("Batch size"), True, "50"),
+        Claim(Item("Trainable parameters"), True, "1000"),
+        Claim(Item("Chosen by"), True, "val/loss (monitor)"),
+        Claim(Item("Weights tested"), True, "last"),
+        Claim(Item("Test set read"), True, "once by each run"),
+        Claim(Item("Device"), True, "a CPU, 1 thread"),
+        Claim(Item("Host"), True, "here"),
+        Claim(Item("Runs at the same time"), True, "none of these runs shared its host with another of them"),
+        Claim(Item("Training code"), True, "c0de (hash of src/ or commit)"),
+        Claim(Item("Commit"), True, "0000000000 (+: with uncommitted changes)"),
+        Claim(Item("Versions"), True, "python 3.11.7, torch 2.15.0, torchvision 0.29.2, pytorch-lightning 2.6.6"),
         Claim(
-            "Settings that come along",
+            Item("Settings that come along"),
             False,
             "optimizer.lr varies only along with optimizer. optimizer.lr: adam 0.001, sgd 0.04",
         ),
@@ -86,33 +88,38 @@ def test_runs_on_other_images_are_left_out(
     write_run(folder / "other", "sgd", 3, 0.9, **changes)
     write_run(folder / "other2", "sgd", 4, 0.9, **changes)
     comparison = compare([str(folder)], by=["optimizer"])
-    assert comparison.violations[0] == (
+    assert comparison.words.violations[0] == (
         f"2 runs were measured on another {what} and are left out of every figure: other, other2."
     )
-    runs = comparison.runs.set_index("run")
+    runs = comparison.facts.runs.set_index("run")
     assert runs.note["other"] == f"left out: another {what}" and not runs.used["other"]
-    shown = comparison.ranking[["configuration", "n", "mean", "low", "completed"]]
-    assert shown.equals(before.ranking[["configuration", "n", "mean", "low", "completed"]])
-    assert comparison.differences.equals(before.differences) and comparison.answer == before.answer
-    assert comparison.targets.equals(before.targets) and len(comparison.curves) == len(before.curves)
+    shown = comparison.judgement.ranking[["configuration", "n", "mean", "low", "completed"]]
+    assert shown.equals(before.judgement.ranking[["configuration", "n", "mean", "low", "completed"]])
+    assert (
+        comparison.judgement.differences.equals(before.judgement.differences)
+        and comparison.words.answer == before.words.answer
+    )
+    assert comparison.judgement.targets.equals(before.judgement.targets) and len(comparison.facts.curves) == len(
+        before.facts.curves
+    )
     assert ledger(comparison)[item] == (True, text)
 
 
-def test_a_single_stranger_is_told_in_the_singular(tmp_path: Path) -> None:
+def test_a_single_run_on_other_data_is_told_in_the_singular(tmp_path: Path) -> None:
     pair(tmp_path)
     write_run(tmp_path / "other", "sgd", 3, hashes={"split": "0ther"})
-    assert compare([str(tmp_path)]).violations == [
+    assert compare([str(tmp_path)]).words.violations == [
         "1 run was measured on another split and is left out of every figure: other."
     ]
 
 
-def test_a_stranger_repeats_nothing(tmp_path: Path) -> None:
+def test_a_run_on_other_data_repeats_nothing(tmp_path: Path) -> None:
     """The same command, later, on images that had changed meanwhile."""
     pair(tmp_path)
     write_run(tmp_path / "later", "sgd", 0, 0.9, hashes={"data": "0ther"}, started="2027-01-01T00:00:00+00:00")
     comparison = compare([str(tmp_path)])
-    assert comparison.ranking.n.to_list() == [3, 3]
-    assert set(comparison.runs.note) == {"", "left out: another data set"}
+    assert comparison.judgement.ranking.n.to_list() == [3, 3]
+    assert set(comparison.facts.runs.note) == {"", "left out: another data set"}
 
 
 def test_where_most_runs_are_is_home(tmp_path: Path) -> None:
@@ -121,17 +128,17 @@ def test_where_most_runs_are_is_home(tmp_path: Path) -> None:
     for k in range(7):
         write_run(tmp_path / f"x{k}", "sgd", k, status="failed", epochs=2, hashes={"data": "0ther"})
     comparison = compare([str(tmp_path)], by=["optimizer"])
-    assert comparison.violations[0].startswith(
+    assert comparison.words.violations[0].startswith(
         "7 runs were measured on another data set and are left out of every figure: x0"
     )
-    assert comparison.ranking.failed.sum() == 0  # nor do they count as failures here
-    assert comparison.ranking.n.to_list() == [3, 3]
+    assert comparison.judgement.ranking.failed.sum() == 0  # nor do they count as failures here
+    assert comparison.judgement.ranking.n.to_list() == [3, 3]
 
 
-def test_a_run_that_has_not_read_its_images_is_no_stranger(tmp_path: Path) -> None:
+def test_a_run_that_has_not_read_its_images_is_not_on_other_data(tmp_path: Path) -> None:
     pair(tmp_path)
     write_run(tmp_path / "new", "sgd", 3, status="running", hashes={"data": ""}, epochs=0)
-    assert compare([str(tmp_path)], by=["optimizer"]).violations == []
+    assert compare([str(tmp_path)], by=["optimizer"]).words.violations == []
 
 
 def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
@@ -140,7 +147,10 @@ def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
         limit = {"trainer.limit_test_batches": 2}
         write_run(tmp_path / f"adam-{seed}", "adam", seed, config=limit, started=f"2026-01-01T0{seed}:00:00+00:00")
     comparison = compare([str(tmp_path)])
-    assert comparison.violations == [] and ledger(comparison)["Test images"] == (True, "60 (limit_test_batches=2)")
+    assert comparison.words.violations == [] and ledger(comparison)["Test images"] == (
+        True,
+        "60 (limit_test_batches=2)",
+    )
 
 
 # Other code
@@ -156,15 +166,15 @@ def test_part_of_the_test_set_by_all(tmp_path: Path) -> None:
 )
 def test_other_code_is_never_paired(tmp_path: Path, changes: dict[str, Any], item: str, text: str) -> None:
     comparison = compare([str(pair(tmp_path, changes))])
-    assert comparison.violations == [
+    assert comparison.words.violations == [
         "The runs come from 2 versions of the code or of PyTorch; only runs of one version are paired, and 1 of 1 pair "
         "has too few of those for a claim."
     ]
-    row = comparison.differences.iloc[0]
+    row = comparison.judgement.differences.iloc[0]
     assert (row.n, row.verdict) == (0, "withheld")
-    assert list(comparison.ranking["rank"]) == [1, 1] and list(comparison.ranking.n) == [3, 3]
+    assert list(comparison.judgement.ranking["rank"]) == [1, 1] and list(comparison.judgement.ranking.n) == [3, 3]
     assert ledger(comparison)[item] == (False, text)
-    assert comparison.answer == [
+    assert comparison.words.answer == [
         "adam has the best mean (55.10 % test/accuracy), but nothing can be said of it against sgd: fewer than two of "
         "their runs share a seed and a version of the code."
     ]
@@ -176,7 +186,7 @@ def test_a_commit_counts_where_the_code_has_no_hash(tmp_path: Path) -> None:
     for seed in range(3):
         write_run(folder / f"adam-{seed}", "adam", seed, **blank, git={"commit": commit})
     comparison = compare([str(folder)])
-    assert comparison.differences.verdict[0] == "withheld"
+    assert comparison.judgement.differences.verdict[0] == "withheld"
     assert ledger(comparison)["Training code"] == (False, "1111111111 (3 runs), 1111111111+ (3 runs)")
     assert ledger(comparison)["Commit"] == (False, "1111111111 (3 runs), 1111111111+ (3 runs)")
 
@@ -184,7 +194,7 @@ def test_a_commit_counts_where_the_code_has_no_hash(tmp_path: Path) -> None:
 def test_another_commit_alone_is_no_other_code(tmp_path: Path) -> None:
     """A commit changes with every word of the documentation; the hash of the code does not."""
     comparison = compare([str(pair(tmp_path, {"git": {"commit": "1" * 40}}))])
-    assert comparison.violations == [] and comparison.differences.verdict[0] == "better"
+    assert comparison.words.violations == [] and comparison.judgement.differences.verdict[0] == "better"
     assert ledger(comparison)["Commit"] == (False, "0000000000 (3 runs), 1111111111 (3 runs)")
 
 
@@ -195,10 +205,10 @@ def test_runs_of_each_version_are_paired_among_themselves(tmp_path: Path) -> Non
         write_run(tmp_path / f"s{seed}", "sgd", seed, 0.50, **code)
     write_run(tmp_path / "r", "rmsprop", 0, 0.5, hashes={"code": "new"})
     comparison = compare([str(tmp_path)])
-    pairs = comparison.differences.set_index(["a", "b"])
+    pairs = comparison.judgement.differences.set_index(["a", "b"])
     assert (pairs.n["adam", "sgd"], pairs.verdict["adam", "sgd"]) == (6, "better")
     assert pairs.n["adam", "rmsprop"] == 0  # seed 0 of adam is of the old code
-    assert comparison.violations == [
+    assert comparison.words.violations == [
         "The runs come from 2 versions of the code or of PyTorch; only runs of one version are paired."
     ]
 
@@ -210,40 +220,40 @@ def test_times_of_two_devices_are_withheld(tmp_path: Path) -> None:
     plain = compare([str(pair(tmp_path / "a"))])
     device = {"name": "H200", "accelerator": "cuda"}
     comparison = compare([str(pair(tmp_path / "b", {"device": device}))])
-    assert comparison.times_withheld == (
+    assert comparison.words.times_withheld == (
         "Times are withheld: they come from different machines (3 runs on a CPU, 1 thread; 3 runs on H200). Steps and "
         "epochs can be compared."
     )
     for column in ("best_seconds", "epoch_seconds", "seconds", "total_seconds"):
-        assert comparison.runs[column].isna().all(), column
+        assert comparison.facts.runs[column].isna().all(), column
     for column in ("best_seconds", "epoch_seconds"):
-        assert comparison.ranking[column].isna().all() and plain.ranking[column].notna().all()
-    assert comparison.curves.seconds.isna().all()
-    missed = comparison.targets[comparison.targets.reached < comparison.targets.n]
-    assert len(missed) and comparison.targets.seconds.isna().all()
-    assert list(comparison.targets.steps) == list(plain.targets.steps)
-    assert list(comparison.ranking.best_epoch) == list(plain.ranking.best_epoch) == [5.0, 5.0]
-    assert list(comparison.runs.steps) == [30] * 6
-    assert comparison.profile.equals(plain.profile)  # it counts steps
-    assert comparison.answer == plain.answer and comparison.violations == []
+        assert comparison.judgement.ranking[column].isna().all() and plain.judgement.ranking[column].notna().all()
+    assert comparison.facts.curves.seconds.isna().all()
+    missed = comparison.judgement.targets[comparison.judgement.targets.reached < comparison.judgement.targets.n]
+    assert len(missed) and comparison.judgement.targets.seconds.isna().all()
+    assert list(comparison.judgement.targets.steps) == list(plain.judgement.targets.steps)
+    assert list(comparison.judgement.ranking.best_epoch) == list(plain.judgement.ranking.best_epoch) == [5.0, 5.0]
+    assert list(comparison.facts.runs.steps) == [30] * 6
+    assert comparison.judgement.profile.equals(plain.judgement.profile)  # it counts steps
+    assert comparison.words.answer == plain.words.answer and comparison.words.violations == []
     assert ledger(comparison)["Device"] == (False, "a CPU, 1 thread (3 runs), H200 (3 runs)")
 
 
 def test_threads_make_another_device(tmp_path: Path) -> None:
     comparison = compare([str(pair(tmp_path, {}, {"device": {"threads": 2}}, {}))])
-    assert "(5 runs on a CPU, 1 thread; 1 run on a CPU, 2 threads)" in comparison.times_withheld
+    assert "(5 runs on a CPU, 1 thread; 1 run on a CPU, 2 threads)" in comparison.words.times_withheld
 
 
 def test_a_device_of_a_run_that_does_not_count(tmp_path: Path) -> None:
     pair(tmp_path)
     write_run(tmp_path / "x", "sgd", 3, status="failed", device={"name": "H200"})
-    assert compare([str(tmp_path)]).times_withheld == ""
+    assert compare([str(tmp_path)]).words.times_withheld == ""
 
 
 def test_hosts(tmp_path: Path) -> None:
     comparison = compare([str(pair(tmp_path, {"device": {"host": "there"}}))])
     assert ledger(comparison)["Host"] == (False, "here (3 runs), there (3 runs)")
-    assert comparison.times_withheld == ""
+    assert comparison.words.times_withheld == ""
 
 
 def test_runs_that_overlap(tmp_path: Path) -> None:
@@ -362,19 +372,72 @@ def test_each_sentence_reads_well(tmp_path: Path) -> None:
     folder = pair(tmp_path, {"device": {"name": "H200"}, "hashes": {"code": "x", "initial_weights": "y"}}, {}, seeds=2)
     write_run(folder / "odd", "sgd", 9, hashes={"split": "z"})
     comparison = compare([str(folder)])
-    told = [claim.text for claim in comparison.ledger] + comparison.violations + comparison.notes + comparison.answer
-    for sentence in [*told, comparison.times_withheld]:
+    told = (
+        [claim.text for claim in comparison.judgement.ledger]
+        + comparison.words.violations
+        + comparison.words.notes
+        + comparison.words.answer
+    )
+    for sentence in [*told, comparison.words.times_withheld]:
         for mistake in ("1 runs", "1 seeds", "1 pairs", "1 threads", "None", "nan", "('", "['", "  ", ".."):
             assert f" {mistake}" not in f" {sentence}", sentence
 
 
-def test_unequal_budgets_and_unpaired_runs_are_named_in_red(tmp_path: Path) -> None:
+def test_unequal_budgets_and_unpaired_runs_are_violations(tmp_path: Path) -> None:
     for seed in (0, 1, 2):
         write_run(tmp_path / f"a{seed}", "adam", seed, 0.5 + seed / 1000, epochs=2, overrides=["trainer.max_epochs=2"])
         hashes = {"initial_weights": f"other{seed}", "batch_order": f"b{seed}"}
         write_run(tmp_path / f"s{seed}", "sgd", seed, 0.6, epochs=12, hashes=hashes)
-    red = " ".join(compare([str(tmp_path)]).violations)
-    assert "Most epochs allowed: not equal (2 (3 runs), 12 (3 runs)). What is claimed here may be due to that." in red
-    assert "Initial weights: not equal" in red and "Batch order" not in red
-    by_epochs = compare([str(tmp_path)], by=["trainer.max_epochs"]).violations
+    violations = " ".join(compare([str(tmp_path)]).words.violations)
+    assert (
+        "Most epochs allowed: not equal (2 (3 runs), 12 (3 runs)). What is claimed here may be due to that."
+        in violations
+    )
+    assert "Initial weights: not equal" in violations and "Batch order" not in violations
+    by_epochs = compare([str(tmp_path)], by=["trainer.max_epochs"]).words.violations
     assert not any("Most epochs" in sentence for sentence in by_epochs)
+
+
+@pytest.mark.parametrize(
+    ("key", "silenced"), [("trainer.max_epochs", True), ("trainer.precision", False), ("trainer", True)]
+)
+def test_only_the_key_itself_or_its_group_explains_unequal_epochs(tmp_path: Path, key: str, silenced: bool) -> None:
+    """Unequal epochs are no mistake where epochs are compared; where precision is, they are one."""
+    for seed in range(3):
+        for epochs, precision in ((5, "32-true"), (9, "16-mixed")):
+            write_run(
+                tmp_path / f"{precision}-{seed}",
+                "adam",
+                seed,
+                0.5 + seed / 1000,
+                config={"trainer.max_epochs": epochs, "trainer.precision": precision},
+                choices={"trainer": precision},
+                overrides=[f"trainer.precision={precision}", f"trainer.max_epochs={epochs}", f"trainer={precision}"],
+            )
+    comparison = compare([str(tmp_path)], by=[key])
+    assert ledger(comparison)["Most epochs allowed"] == (False, "9 (3 runs), 5 (3 runs)")
+    told = "Most epochs allowed: not equal (9 (3 runs), 5 (3 runs)). What is claimed here may be due to that."
+    assert (told not in comparison.words.violations) == silenced
+    assert [claim.item for claim in comparison.judgement.unequal] == [Item.MAX_EPOCHS] * (not silenced)
+
+
+@pytest.mark.parametrize(
+    ("item", "by", "silenced"),
+    [
+        (Item.INITIAL_WEIGHTS, "model.hidden_sizes", True),
+        (Item.INITIAL_WEIGHTS, "model", True),
+        (Item.INITIAL_WEIGHTS, "model_size", False),
+        (Item.INITIAL_WEIGHTS, "data.batch_size", False),
+        (Item.BATCH_ORDER, "data.batch_size", True),
+        (Item.BATCH_ORDER, "data.normalization", False),
+        (Item.BATCH_SIZE, "data", True),
+        (Item.CHOSEN_BY, "monitor", True),
+        (Item.WEIGHTS_TESTED, "test_weights_of", False),
+        (Item.TEST_SET_READ, "data", False),
+        (Item.HOST, "optimizer", True),  # this one is no violation at all
+    ],
+)
+def test_what_explains_that_something_is_not_equal(item: Item, by: str, silenced: bool) -> None:
+    claim = Claim(item, False, "a and b")
+    assert unfair([claim], ["optimizer", by]) == ([] if silenced else [claim])
+    assert unfair([Claim(item, True, "a"), Claim(item, None, "")], ["optimizer"]) == []

@@ -1,4 +1,4 @@
-"""Finding and reading runs: what varies between them, and what becomes of folders that hold something else."""
+"""Finding and reading runs, and folders that hold something else."""
 
 import json
 import math
@@ -8,119 +8,13 @@ from pathlib import Path
 import pytest
 
 from optbench.comparison.analysis import compare
-from optbench.comparison.read import find_factors, find_runs, read_metrics, read_runs
+from optbench.comparison.read import Damage, find_runs, read_metrics, read_runs
 from optbench.records import metrics
-from optbench.records.record import RunRecord
 from sweeps import write_run, write_sweep
 
 
 def names(folders: list[Path]) -> list[str]:
     return [folder.name for folder in folders]
-
-
-# What varies
-
-
-def record(*typed: str, seed: int = 0, choices: dict | None = None, **config) -> RunRecord:
-    """A run with these overrides; a config's double underscore is a dot."""
-    nested: dict = {"seed": seed}
-    for key, value in config.items():
-        group, _, name = key.partition("__")
-        if name:
-            nested.setdefault(group, {})[name] = value
-        else:
-            nested[group] = value
-    return RunRecord(overrides=list(typed), seed=seed, choices=choices or {}, config=nested)
-
-
-def test_a_group_is_a_factor_and_what_it_brings_along_is_implied() -> None:
-    groups, factors, implied = find_factors(
-        [
-            record("optimizer=adam", choices={"optimizer": "adam"}, optimizer__lr=0.001, optimizer__betas=[0.9, 0.99]),
-            record("optimizer=sgd", choices={"optimizer": "sgd"}, optimizer__lr=0.04),
-            record("optimizer=sgd", seed=1, choices={"optimizer": "sgd"}, optimizer__lr=0.04),
-        ]
-    )
-    assert groups == ["optimizer"]
-    assert factors == {"optimizer": ["adam", "sgd", "sgd"]}
-    assert implied == {"optimizer.lr": [0.001, 0.04, 0.04], "optimizer.betas": ["[0.9, 0.99]", None, None]}
-
-
-def test_an_optimizer_and_its_learning_rate() -> None:
-    runs = [
-        record(f"optimizer={name}", f"optimizer.lr={lr}", choices={"optimizer": name}, optimizer__lr=lr)
-        for name in ("adam", "sgd")
-        for lr in (0.1, 0.01)
-    ]
-    groups, factors, implied = find_factors(runs)
-    assert groups == ["optimizer"] and implied == {}
-    assert factors == {"optimizer": ["adam", "adam", "sgd", "sgd"], "optimizer.lr": [0.1, 0.01, 0.1, 0.01]}
-
-
-def test_a_single_key() -> None:
-    runs = [record(f"model.dropout={x}", seed=s, model__dropout=x) for x in (0.0, 0.2) for s in (0, 1)]
-    assert find_factors(runs) == ([], {"model.dropout": [0.0, 0.0, 0.2, 0.2]}, {})
-
-
-def test_two_typed_keys_that_vary_together_are_both_named() -> None:
-    runs = [record(f"model.dropout={x}", f"+model.width={x}", model__dropout=x, model__width=x) for x in (1, 2)]
-    assert list(find_factors(runs)[1]) == ["model.dropout", "model.width"]
-
-
-def test_a_key_that_an_experiment_sets_is_implied() -> None:
-    runs = [
-        record("experiment=exercise", choices={"experiment": "exercise"}, model__dropout=0.2, data__batch_size=64),
-        record(choices={"experiment": "None"}, model__dropout=0.0, data__batch_size=50),
-    ]
-    groups, factors, implied = find_factors(runs)
-    assert groups == ["experiment"] and list(factors) == ["experiment"]
-    assert implied == {"model.dropout": [0.2, 0.0], "data.batch_size": [64, 50]}
-
-
-def test_a_key_that_nobody_typed_and_nothing_explains() -> None:
-    """The default in a YAML file changed between two runs."""
-    runs = [record(seed=s, model__dropout=x, model__eps=x / 10) for s, x in ((0, 0.2), (1, 0.2), (0, 0.3))]
-    _, factors, implied = find_factors(runs)
-    assert factors == {"model.dropout": [0.2, 0.2, 0.3]}
-    assert list(implied) == ["model.eps"]  # it could be either: the first one names both
-
-
-def test_what_never_counts() -> None:
-    def run(k: int) -> RunRecord:
-        return record(
-            f"seed={k}",
-            f"data.root=/data{k}",
-            "logger=csv",
-            seed=k,
-            choices={"logger": str(k), "debug": str(k)},
-            output_dir=f"/logs/{k}",
-            task=str(k),
-            compare=bool(k),
-            data__order_seed=k,
-            data__root=f"/data{k}",
-            data__workers=k + 5,
-            logger__csv={"path": f"/logs/{k}/metrics.csv"},
-            trainer__enable_progress_bar=bool(k),
-            trainer__default_root_dir=f"/x{k}",
-            callbacks__checkpoint={"dirpath": f"/logs/{k}/checkpoints"},
-            callbacks__figures=None if k else {"every": 1},
-        )
-
-    assert find_factors([run(0), run(1), run(2)]) == ([], {}, {})
-
-
-def test_an_order_seed_that_does_not_follow_the_seed_counts() -> None:
-    runs = [record("data.order_seed=7", seed=s, data__order_seed=o) for s, o in ((0, 7), (1, 7), (0, 0))]
-    assert find_factors(runs)[1] == {"data.order_seed": [7, 7, 0]}
-
-
-def test_one_setting_written_in_two_ways() -> None:
-    runs = [record("w.decay=0", seed=0, w__decay=0), record(seed=1, w__decay=0.0)]
-    assert find_factors(runs)[1] == {}
-    runs = [record(model__bias=True), record(model__bias=1)]
-    assert find_factors(runs)[1] == {"model.bias": [True, 1]}
-    batches = [record(trainer__limit_train_batches=1), record(trainer__limit_train_batches=1.0)]  # one batch; all
-    assert find_factors(batches)[1] == {"trainer.limit_train_batches": ["1", "1.0"]}
 
 
 # Where runs are
@@ -232,8 +126,8 @@ def test_records_that_are_none(tmp_path: Path) -> None:
             content = json.dumps(vars(record) | content)
         (bad / "summary.json").write_bytes(content if isinstance(content, bytes) else content.encode())
     comparison = compare([str(sweep)])
-    assert comparison.answer == whole.answer and len(comparison.runs) == 6
-    for k, (skipped, (_, words)) in enumerate(zip(comparison.skipped, FOREIGN, strict=True)):
+    assert comparison.words.answer == whole.words.answer and len(comparison.facts.runs) == 6
+    for k, (skipped, (_, words)) in enumerate(zip(comparison.words.skipped, FOREIGN, strict=True)):
         assert skipped.startswith(f"Left out: {sweep / f'{100 + k}_bad'}/summary.json ")
         assert words in skipped and len(skipped) < 400
 
@@ -276,7 +170,7 @@ def test_a_record_of_an_older_or_newer_version_of_the_same_schema(tmp_path: Path
     (tmp_path / "summary.json").write_text('{"schema_version": 1, "new": 1, "status": "completed", "seed": 3}')
     runs = read_runs([str(tmp_path)], "test/accuracy")
     assert runs.frame.seed[0] == 3 and math.isnan(runs.frame.metric[0]) and runs.frame.device[0] == ""
-    ledger = {claim.item: claim.text for claim in compare([str(tmp_path)]).ledger}
+    ledger = {claim.item: claim.text for claim in compare([str(tmp_path)]).judgement.ledger}
     assert ledger == {}  # it has no result
 
 
@@ -304,8 +198,8 @@ def test_metrics_that_are_torn(tmp_path: Path, content: str | bytes | None, rows
     path = tmp_path / "metrics.csv"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    found, problem = read_metrics(path)
-    assert (len(found), problem) == (rows, note)
+    found, damage = read_metrics(path)
+    assert (len(found), damage.note(rows) if damage else "") == (rows, note)
     if rows:
         assert found[0]["step"] == 6 and "test/accuracy" not in found[0]
     write_run(tmp_path)
@@ -321,15 +215,18 @@ def test_a_sweep_without_curves(tmp_path: Path) -> None:
     for path in sweep.glob("*/metrics.csv"):
         path.unlink()
     comparison = compare([str(sweep)])
-    assert list(comparison.ranking.n) == [3, 3] and comparison.answer[0].startswith("adam is better in test/accuracy")
-    assert comparison.curves.empty and comparison.targets.empty and comparison.profile.empty
+    assert list(comparison.judgement.ranking.n) == [3, 3] and comparison.words.answer[0].startswith(
+        "adam is better in test/accuracy"
+    )
+    assert comparison.facts.curves.empty and comparison.judgement.targets.empty and comparison.judgement.profile.empty
     told = "Curves or part of them are missing from 6 runs: 0_optimizer=adam,seed=0, 1_optimizer=adam,seed=1, "
-    assert any(sentence.startswith(told) for sentence in comparison.notes)
+    assert any(sentence.startswith(told) for sentence in comparison.words.notes)
 
 
 def test_metrics_that_are_a_folder(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").mkdir()
-    assert read_metrics(tmp_path / "metrics.csv") == ([], "metrics.csv cannot be read: no curves")
+    assert read_metrics(tmp_path / "metrics.csv") == ([], Damage.UNREADABLE)
+    assert Damage.UNREADABLE.note(0) == "metrics.csv cannot be read: no curves"
 
 
 def test_a_row_a_run(tmp_path: Path) -> None:
@@ -427,10 +324,10 @@ def test_a_class_with_a_slash(tmp_path: Path) -> None:
         scores = {"test/accuracy/żółw/a": 0.3 + seed / 10}
         write_run(tmp_path / str(seed), seed=seed, test=scores, best={"val/accuracy/żółw/a": 0.2 + seed / 10})
     comparison = compare([str(tmp_path)], metric="test/accuracy/żółw/a")
-    assert comparison.validation == "val/accuracy/żółw/a"
-    assert comparison.ranking["mean"][0] == pytest.approx(0.4)
-    assert comparison.ranking.validation[0] == pytest.approx(0.3)
-    assert comparison.answer[0].startswith("This configuration reaches 40.00 % test/accuracy/żółw/a over 3 seeds")
+    assert comparison.facts.validation == "val/accuracy/żółw/a"
+    assert comparison.judgement.ranking["mean"][0] == pytest.approx(0.4)
+    assert comparison.judgement.ranking.validation[0] == pytest.approx(0.3)
+    assert comparison.words.answer[0].startswith("This configuration reaches 40.00 % test/accuracy/żółw/a over 3 seeds")
 
 
 def test_which_way_is_better() -> None:

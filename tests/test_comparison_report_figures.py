@@ -12,15 +12,20 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from optbench.comparison.analysis import Comparison
-from optbench.comparison.fairness import Claim
+from optbench.comparison.factors import Factors
+from optbench.comparison.facts import Facts
+from optbench.comparison.fairness import Claim, Item
+from optbench.comparison.judgement import Judgement
 from optbench.comparison.report import figures, palette
-from optbench.comparison.sensitivity import Interaction, Sensitivity
+from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.words import Words
+from sweeps import changed
 
 HOSTILE = '<script>alert(1)</script> "x", $a_b$ 100% ü|∂ 中\n_é'
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
 
 
-def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epochs: int = 5, **changed) -> Comparison:
+def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epochs: int = 5, **values) -> Comparison:
     """A comparison by hand: the kth of the names reaches 0.60 - 0.05 k, and the last has only diverged."""
     *good, lost = names
     configurations = [(name, seed) for name in names for seed in range(seeds)]
@@ -39,6 +44,9 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
                 math.nan if name == lost else 0.60 - 0.05 * names.index(name) + 0.01 * seed
                 for name, seed in configurations
             ],
+            "validation": 0.5,
+            "epochs": 5,
+            "command": "python src/train.py",
             "seconds": [math.inf if name == lost else 100 / 3 for name, _ in configurations],
             "optimizer.lr": ["0.001"] * len(configurations),
         }
@@ -90,8 +98,12 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         }
     )
     profile = pd.DataFrame(
-        [(name, ratio, share / (1 + k)) for k, name in enumerate(good) for ratio, share in ((1.0, 0.5), (2.0, 1.0))],
-        columns=["configuration", "ratio", "share"],
+        [
+            (name, ratio, fraction / (1 + k))
+            for k, name in enumerate(good)
+            for ratio, fraction in ((1.0, 0.5), (2.0, 1.0))
+        ],
+        columns=["configuration", "ratio", "fraction"],
     )
     points = pd.DataFrame(
         {
@@ -106,9 +118,12 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
             "best": [True, False, False, False, True, False],
         }
     )
-    verdicts = [f"{names[0]}: best at optimizer.lr=0.001.", f"{names[1]}: best at optimizer.lr=0.01."]
+    optima = [
+        Optimum(names[0], 0.001, 0.6, 0.6, 0.001, 0.001, [0.1], 3, Edge.SMALLEST),
+        Optimum(names[1], 0.01, 0.55, 0.55, 0.01, 0.01, [0.1], 3, None),
+    ]
     grid = pd.DataFrame([[0.6, 0.5, math.nan], [0.4, 0.55, math.nan]], list(names[:2]), ["0.001", "0.01", "0.1"])
-    made = Comparison(
+    facts = Facts(
         sources=["logs/train/multiruns/2026"],
         metric="test/accuracy",
         validation="val/accuracy",
@@ -116,28 +131,46 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         by=["optimizer"],
         averaged=[],
         baseline=None,
+        factors=Factors(["optimizer"], {"optimizer": list(runs["configuration"])}, {}),
         hues={name: name for name in names},
+        records=[],
         runs=runs,
+        left_out={},
+        other_data={},
+        damaged={},
+        devices={"a CPU": len(configurations)},
         curves=curves,
         curve_metrics=["val/accuracy", "val/loss", "lr"],
+    )
+    judgement = Judgement(
         ranking=ranking,
+        tuned=good,
         differences=differences,
         targets=targets,
         profile=profile,
-        sensitivities=[Sensitivity("optimizer.lr", True, points, verdicts, [names[0]])],
-        interaction=Interaction("optimizer", "optimizer.lr", grid, "The best optimizer.lr depends on optimizer."),
+        sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],
+        interaction=Interaction(
+            "optimizer", "optimizer.lr", grid, {names[0]: "0.001", names[1]: "0.01"}, math.nan, complete=False
+        ),
         ledger=[
-            Claim("Images", True, "0123abcd"),
-            Claim("Seeds", False, "1 | 2\n3"),
-            Claim("Host", None, "not recorded"),
+            Claim(Item.IMAGES, True, "0123abcd"),
+            Claim(Item.SEEDS, False, "1 | 2\n3"),
+            Claim(Item.HOST, None, "not recorded"),
         ],
-        times_withheld="",
+        unequal=[],
+        code_versions=1,
+        uneven=[],
+    )
+    words = Words(
+        answer=[f"adam is better than {HOSTILE}."],
         violations=[f"{HOSTILE} was measured on other images."],
+        times_withheld="",
         notes=["9 runs."],
         skipped=["Left out: /logs/torn."],
-        answer=[f"adam is better than {HOSTILE}."],
+        sensitivities=[[f"{names[0]}: best at optimizer.lr=0.001.", f"{names[1]}: best at optimizer.lr=0.01."]],
+        interaction="The best optimizer.lr depends on optimizer.",
     )
-    return replace(made, **changed)
+    return changed(Comparison(facts, judgement, words), **values)
 
 
 def line(axes: Axes, label: str) -> Line2D:
@@ -150,11 +183,13 @@ def legend_texts(figure: Figure) -> list[str]:
 
 def only(name: str, it: Comparison) -> Comparison:
     """What leaves just this figure to draw: to save one takes half a second."""
-    it = replace(it, sensitivities=[], interaction=None, times_withheld="Two machines.", profile=it.profile.iloc[:0])
-    it = replace(it, differences=it.differences.assign(low=math.nan))
+    it = changed(
+        it, sensitivities=[], interaction=None, times_withheld="Two machines.", profile=it.judgement.profile.iloc[:0]
+    )
+    it = changed(it, differences=it.judgement.differences.assign(low=math.nan))
     if name != "ranking":
-        return replace(it, ranking=it.ranking.assign(mean=math.nan))
-    return replace(it, curve_metrics=[])
+        return changed(it, ranking=it.judgement.ranking.assign(mean=math.nan))
+    return changed(it, curve_metrics=[])
 
 
 @pytest.fixture(scope="module")
@@ -201,16 +236,16 @@ def test_ranking_has_means_intervals_and_seeds(drawn):
 
 def test_ranking_says_what_a_mean_hides():
     it = made(baseline="sgd")
-    ranking = it.ranking.assign(diverged=[1, 0, 3])
+    ranking = it.judgement.ranking.assign(diverged=[1, 0, 3])
     labels = [
-        text.get_text() for text in figures.draw(replace(it, ranking=ranking))["ranking"].axes[0].get_yticklabels()
+        text.get_text() for text in figures.draw(changed(it, ranking=ranking))["ranking"].axes[0].get_yticklabels()
     ]
     assert labels[:2] == ["adam (1 diverged)", "sgd (baseline)"]
 
 
 def test_differences_are_filled_where_they_are_claimed():
     it = made(("adam", "sgd", "rmsprop", "lost"))
-    it = replace(it, differences=it.differences.assign(verdict=["better", "tie", "worse"]))
+    it = changed(it, differences=it.judgement.differences.assign(verdict=["better", "tie", "worse"]))
     figure = figures.draw(it)["differences"]
     axes = figure.axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
@@ -288,7 +323,7 @@ def test_interaction_is_the_grid_with_its_numbers(drawn):
 
 
 def test_lines_look_as_the_palette_says(drawn):
-    style = palette.styles(made())["sgd"]
+    style = palette.styles(made().facts)["sgd"]
     for name in ("curves", "time_to_target", "sensitivity_optimizer.lr"):
         sgd = line(drawn[name].axes[0], "sgd")
         assert (sgd.get_color(), sgd.get_marker()) == (style.colour, figures.MARKERS[style.marker])
@@ -298,13 +333,15 @@ def test_lines_look_as_the_palette_says(drawn):
 
 def test_nothing_is_drawn_of_nothing():
     it = made()
-    nothing = replace(
+    nothing = changed(
         it,
-        ranking=it.ranking.assign(mean=math.nan),
-        differences=it.differences.assign(low=math.nan, high=math.nan),
-        curves=it.curves.iloc[:0],
-        profile=it.profile.iloc[:0],
-        sensitivities=[replace(it.sensitivities[0], points=it.sensitivities[0].points.assign(mean=math.nan))],
+        ranking=it.judgement.ranking.assign(mean=math.nan),
+        differences=it.judgement.differences.assign(low=math.nan, high=math.nan),
+        curves=it.facts.curves.iloc[:0],
+        profile=it.judgement.profile.iloc[:0],
+        sensitivities=[
+            replace(it.judgement.sensitivities[0], points=it.judgement.sensitivities[0].points.assign(mean=math.nan))
+        ],
         interaction=None,
     )
     assert figures.draw(nothing) == {}
@@ -328,7 +365,7 @@ def test_names_of_any_kind_are_drawn(tmp_path):
 
 def test_a_loss_that_explodes_has_a_logarithmic_axis_and_no_per_cent():
     it = made(metric="test/loss", higher_is_better=False)
-    it = replace(it, ranking=it.ranking.assign(mean=[1.5, 461.0, math.nan]))
+    it = changed(it, ranking=it.judgement.ranking.assign(mean=[1.5, 461.0, math.nan]))
     axes = figures.draw(it)["ranking"].axes[0]
     assert axes.get_xscale() == "log"
     assert axes.get_xlabel().startswith("test loss\n")
@@ -339,4 +376,4 @@ def test_a_loss_that_explodes_has_a_logarithmic_axis_and_no_per_cent():
     ("text", "shown"), [("short", "short"), ("abcdefghijkl", "abcde…ijkl"), ("a\nb\x1b[0m", "a b [0m")]
 )
 def test_long_names_are_shortened_in_the_middle(text, shown):
-    assert figures.short(text, 10) == shown
+    assert figures.shortened(text, 10) == shown

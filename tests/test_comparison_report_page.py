@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import replace
 from html.parser import HTMLParser
 from math import inf, nan
 from pathlib import Path
@@ -16,9 +15,14 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from optbench.comparison.analysis import Comparison
-from optbench.comparison.fairness import Claim
+from optbench.comparison.factors import Factors
+from optbench.comparison.facts import Facts
+from optbench.comparison.fairness import Claim, Item
+from optbench.comparison.judgement import Judgement
 from optbench.comparison.report.page import render
-from optbench.comparison.sensitivity import Interaction, Sensitivity
+from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.words import Words
+from sweeps import changed
 
 HOSTILE = '<script>alert(1)</script> "x", ü <b>&amp;</b> \u2028 </script><img src=x onerror=alert(2)>'
 
@@ -113,13 +117,13 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
             for c, name in enumerate(configurations)
             for r, s in ((1, 0.5), (2, 0.8), (5, 1))
         ],
-        columns=["configuration", "ratio", "share"],
+        columns=["configuration", "ratio", "fraction"],
     )
     points = pd.DataFrame({"line": ["adam"] * 3 + [HOSTILE] * 3, "x": [0.001, 0.01, 0.1] * 2, "n": [3, 3, 0] * 2})
     points["mean"] = [0.5, 0.55, nan, 0.52, 0.41, nan]
     points = points.assign(low=points["mean"] - 0.02, high=points["mean"] + 0.02, chosen_by=points["mean"])
     points["diverged"], points["best"] = [0, 0, 3] * 2, [False, True, False, True, False, False]
-    return Comparison(
+    facts = Facts(
         sources=["logs/train/multiruns/a & <b>"],
         metric="test/accuracy",
         validation="val/accuracy",
@@ -127,36 +131,55 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         by=["optimizer", "optimizer.lr"],
         averaged=["data.augmentation"],
         baseline=None,
+        factors=Factors([], {}, {}),
         hues={name: name.split(",")[0] for name in configurations},
+        records=[],
         runs=pd.DataFrame(runs),
+        left_out={},
+        other_data={},
+        damaged={},
+        devices={"a CPU": len(runs)},
         curves=pd.concat(curves, ignore_index=True),
         curve_metrics=["val/accuracy", "val/loss", "train/loss", "lr"],
+    )
+    optima = [
+        Optimum("adam", 0.01, 0.55, 0.55, 0.01, 0.01, [0.1], 3, None),
+        Optimum(HOSTILE, 0.001, 0.52, 0.52, 0.001, 0.001, [0.1], 3, Edge.SMALLEST),
+    ]
+    judgement = Judgement(
         ranking=ranking,
+        tuned=configurations[:-1],
         differences=differences,
         targets=targets,
         profile=profile,
-        sensitivities=[
-            Sensitivity(
-                "optimizer.lr", True, points, ["adam: best at 0.01.", f"{HOSTILE}: best at 0.001, an edge."], [HOSTILE]
-            )
-        ],
+        sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],
         interaction=Interaction(
             "optimizer",
             "optimizer.lr",
             pd.DataFrame([[0.5, 0.55], [0.52, nan]], index=["adam", HOSTILE], columns=["0.001", "0.01"]),
-            "The best learning rate depends on the optimizer.",
+            {"adam": "0.01", HOSTILE: "0.001"},
+            nan,
+            complete=False,
         ),
         ledger=[
-            Claim("Images", True, "4f1e… in all"),
-            Claim("Epochs", False, f"5 to 9 {HOSTILE}"),
-            Claim("Code", None, "not recorded"),
+            Claim(Item.IMAGES, True, "4f1e… in all"),
+            Claim(Item.MAX_EPOCHS, False, f"5 to 9 {HOSTILE}"),
+            Claim(Item.TRAINING_CODE, None, "not recorded"),
         ],
-        times_withheld="",
+        unequal=[],
+        code_versions=1,
+        uneven=[],
+    )
+    words = Words(
+        answer=["adam lr=0.01 has the best mean, but sgd lr=0.1 is tied with it."],
         violations=[f"Runs of {HOSTILE} saw other images."],
+        times_withheld="",
         notes=["Trained for 6 epochs."],
         skipped=["logs/x holds no summary.json."],
-        answer=["adam lr=0.01 has the best mean, but sgd lr=0.1 is tied with it."],
+        sensitivities=[["adam: best at 0.01.", f"{HOSTILE}: best at 0.001, an edge."]],
+        interaction="The best learning rate depends on the optimizer.",
     )
+    return Comparison(facts, judgement, words)
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +213,7 @@ def headings(page: str) -> list[str]:
 def test_sections_stand_in_order(comparison):
     parts = ["answer", "ranking", "differences", "curves", "targets", "sensitivity", "fairness", "every-run"]
     assert headings(render(comparison)) == parts
-    without = replace(comparison, sensitivities=[], interaction=None)
+    without = changed(comparison, sensitivities=[], interaction=None)
     assert headings(render(without)) == [part for part in parts if part != "sensitivity"]
 
 
@@ -219,7 +242,7 @@ def test_names_are_text_wherever_they_stand(comparison):
 
 
 def test_a_name_that_is_no_unicode(comparison):
-    render(replace(comparison, sources=["logs/\udcff"])).encode("utf-8")
+    render(changed(comparison, sources=["logs/\udcff"])).encode("utf-8")
 
 
 def test_nothing_is_loaded(comparison):
@@ -243,13 +266,13 @@ def test_size():
 
 
 def test_a_comparison_that_has_little(comparison):
-    bare = replace(
+    bare = changed(
         comparison,
-        curves=comparison.curves.iloc[:0],
+        curves=comparison.facts.curves.iloc[:0],
         curve_metrics=[],
-        differences=comparison.differences.iloc[:0],
-        targets=comparison.targets.iloc[:0],
-        profile=comparison.profile.iloc[:0],
+        differences=comparison.judgement.differences.iloc[:0],
+        targets=comparison.judgement.targets.iloc[:0],
+        profile=comparison.judgement.profile.iloc[:0],
         sensitivities=[],
         interaction=None,
         violations=[],
@@ -260,13 +283,13 @@ def test_a_comparison_that_has_little(comparison):
 
 
 def test_a_loss_is_no_share(comparison):
-    page = render(replace(comparison, metric="test/loss", validation="val/loss", higher_is_better=False))
+    page = render(changed(comparison, metric="test/loss", validation="val/loss", higher_is_better=False))
     assert "val/loss ≤ 0.55" in page and "0.6000" in page
 
 
 def test_times_that_are_withheld_have_no_axis(comparison):
     assert 'name="across"' in render(comparison)
-    withheld = render(replace(comparison, times_withheld="Times are withheld: two devices."))
+    withheld = render(changed(comparison, times_withheld="Times are withheld: two devices."))
     assert 'name="across"' not in withheld and "<p>Times are withheld: two devices.</p>" in withheld
 
 

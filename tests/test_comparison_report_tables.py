@@ -11,6 +11,7 @@ from test_comparison_report_figures import HOSTILE, made
 
 from optbench.commands import terminal
 from optbench.comparison.report import tables
+from sweeps import changed
 
 ONE_LINE = " ".join(HOSTILE.split())
 
@@ -74,9 +75,18 @@ def test_markdown_shows_names_as_they_are():
     assert not re.search(r"(?<!\\)<", text)
 
 
+def test_markdown_shows_entities_as_they_are():
+    assert tables.escaped("&lt;script&gt; a & b") == r"\&lt;script\&gt; a \& b"
+
+
 def test_markdown_leaves_out_what_is_empty():
     it = made(sensitivities=[], interaction=None, violations=[], notes=[], skipped=[])
-    it = replace(it, differences=it.differences.iloc[:0], targets=it.targets.iloc[:0], times_withheld="Two machines.")
+    it = changed(
+        it,
+        differences=it.judgement.differences.iloc[:0],
+        targets=it.judgement.targets.iloc[:0],
+        times_withheld="Two machines.",
+    )
     text = tables.markdown(it)
     assert re.findall(r"^#+ (.*)", text, re.M)[1:] == ["Ranking", "What was equal", "Notes", "Source"]
     assert "- Two machines." in text
@@ -112,13 +122,15 @@ def test_latex_rows():
 def test_latex_is_bold_only_where_a_claim_stands_against_everyone():
     it = made(("adam", "sgd", "rmsprop", "lost"))
     for verdicts, bold in ((["better"] * 3, True), (["better", "tie", "better"], False)):
-        assert (r"\textbf" in tables.latex(replace(it, differences=it.differences.assign(verdict=verdicts)))) is bold
+        assert (
+            r"\textbf" in tables.latex(changed(it, differences=it.judgement.differences.assign(verdict=verdicts)))
+        ) is bold
 
 
 def test_latex_says_that_one_seed_tells_nothing():
     it = made(seeds=1)
-    none = it.differences.assign(verdict="unknown")
-    text = tables.latex(replace(it, differences=none, ranking=it.ranking.assign(low=math.nan, high=math.nan)))
+    none = it.judgement.differences.assign(verdict="unknown")
+    text = tables.latex(changed(it, differences=none, ranking=it.judgement.ranking.assign(low=math.nan, high=math.nan)))
     assert r"mean over 1 seed: nothing can be said about chance.}" in text
     assert "1 & adam & 1 & 60.00 & -- & 0" in text
 
@@ -131,12 +143,14 @@ def test_latex_escapes_every_special_character():
 
 def test_summary_csv_is_the_runs_in_full_precision(tmp_path):
     it = made()
-    tables.summary_csv(it, tmp_path / "summary.csv")
+    tables.summary_csv(it.facts, tmp_path / "summary.csv")
     rows = read(tmp_path / "summary.csv")
-    assert list(rows[0]) == list(it.runs.columns)
-    assert [row["configuration"] for row in rows] == list(it.runs["configuration"])  # quotes, commas and line ends
-    assert [float(row["seconds"]) for row in rows] == list(it.runs["seconds"])
-    assert float(rows[3]["metric"]) == it.runs["metric"][3]
+    assert list(rows[0]) == list(it.facts.runs.columns)
+    assert [row["configuration"] for row in rows] == list(
+        it.facts.runs["configuration"]
+    )  # quotes, commas and line ends
+    assert [float(row["seconds"]) for row in rows] == list(it.facts.runs["seconds"])
+    assert float(rows[3]["metric"]) == it.facts.runs["metric"][3]
     assert rows[-1]["metric"] == ""
     assert rows[-1]["seconds"] == "inf"
 
@@ -153,34 +167,61 @@ def test_summary_csv_is_the_runs_in_full_precision(tmp_path):
         ("a=b", "a=b"),
         ("a\r\nb\rc", "a\nb\nc"),
         ("\udc80", "?"),
+        ("  =1+1", "'  =1+1"),
+        ("\n@SUM(A1)", "'\n@SUM(A1)"),
+        ("\u00a0\ufeff-x", "'\u00a0\ufeff-x"),
+        ("\tx", "'\tx"),
+        ("\rx", "'\nx"),
+        ("\uff1d1+1", "'\uff1d1+1"),
+        ("\uff0bx", "'\uff0bx"),
+        ("\uff0dx", "'\uff0dx"),
+        ("\uff20SUM(A1)", "'\uff20SUM(A1)"),
+        (" +1e-3", " +1e-3"),
+        (" a=b", " a=b"),
     ],
 )
 def test_a_spreadsheet_runs_no_text(tmp_path, text, written):
     it = made()
-    tables.summary_csv(replace(it, runs=it.runs.assign(note=text, gap=-0.5)), tmp_path / "summary.csv")
+    tables.summary_csv(replace(it.facts, runs=it.facts.runs.assign(note=text, gap=-0.5)), tmp_path / "summary.csv")
     row = read(tmp_path / "summary.csv")[0]
     assert (row["note"], row["gap"]) == (written, "-0.5")
 
 
+def test_a_spreadsheet_runs_no_name_of_a_configuration(tmp_path):
+    it = made(("\uff1d1+1", "\t=HYPERLINK(1)", "lost"))
+    tables.statistics_csv(it.judgement, tmp_path / "statistics.csv")
+    rows = read(tmp_path / "statistics.csv")
+    names = {row[key] for row in rows for key in ("configuration", "other")}
+    assert names == {"'\uff1d1+1", "'\t=HYPERLINK(1)", "lost", ""}
+    own = replace(it.facts, runs=it.facts.runs.assign(**{" =1+1": 1}))
+    tables.summary_csv(own, tmp_path / "summary.csv")
+    assert "' =1+1" in read(tmp_path / "summary.csv")[0]
+
+
 def test_statistics_csv_is_one_tidy_table(tmp_path):
     it = made()
-    tables.statistics_csv(it, tmp_path / "statistics.csv")
+    tables.statistics_csv(it.judgement, tmp_path / "statistics.csv")
     rows = read(tmp_path / "statistics.csv")
     assert list(rows[0]) == ["kind", "configuration", "other", "target", "statistic", "value"]
     keys = [tuple(row[key] for key in list(rows[0])[:-1]) for row in rows]
     assert len(set(keys)) == len(keys)
     found = dict(zip(keys, (row["value"] for row in rows), strict=True))
-    assert float(found["configuration", "sgd", "", "", "mean"]) == it.ranking["mean"][1]
+    assert float(found["configuration", "sgd", "", "", "mean"]) == it.judgement.ranking["mean"][1]
     assert found["configuration", HOSTILE, "", "", "mean"] == ""
-    assert float(found["pair", "adam", "sgd", "", "difference"]) == it.differences["difference"][0]
+    assert float(found["pair", "adam", "sgd", "", "difference"]) == it.judgement.differences["difference"][0]
     assert found["pair", "adam", "sgd", "", "verdict"] == "better"
     assert found["target", HOSTILE, "", "0.4", "steps"] == "inf"
-    cells = it.ranking.size - len(it.ranking) + it.differences.size - 2 * len(it.differences)
-    assert len(rows) == cells + it.targets.size - 2 * len(it.targets)
+    cells = (
+        it.judgement.ranking.size
+        - len(it.judgement.ranking)
+        + it.judgement.differences.size
+        - 2 * len(it.judgement.differences)
+    )
+    assert len(rows) == cells + it.judgement.targets.size - 2 * len(it.judgement.targets)
 
 
 def test_statistics_csv_reads_well_with_pandas(tmp_path):
-    tables.statistics_csv(made(), tmp_path / "statistics.csv")
+    tables.statistics_csv(made().judgement, tmp_path / "statistics.csv")
     frame = pd.read_csv(tmp_path / "statistics.csv").query("kind == 'configuration' and statistic == 'mean'")
     assert frame["value"].astype(float).tolist()[:2] == pytest.approx([0.61, 0.56])
 
@@ -204,8 +245,8 @@ def test_terminal_rows(capsys):
 
 def test_terminal_leaves_out_columns_with_nothing_in_them():
     it = made(("adam", "sgd"))
-    ranking = it.ranking.assign(epoch_seconds=math.nan, diverged=0, low=math.nan, high=math.nan)
-    rows = tables.terminal(replace(it, ranking=ranking))
+    ranking = it.judgement.ranking.assign(epoch_seconds=math.nan, diverged=0, low=math.nan, high=math.nan)
+    rows = tables.terminal(changed(it, ranking=ranking))
     assert list(rows[0]) == ["rank", "configuration", "n", "test/accuracy", "val/accuracy", "best epoch"]
     assert rows[0]["test/accuracy"] == "61.00 %"
 

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from optbench.comparison.analysis import compare
-from optbench.comparison.sensitivity import interaction, sensitivity
+from optbench.comparison.sensitivity import (
+    interaction,
+    interaction_sentence,
+    sensitivity,
+    sensitivity_sentences,
+)
 from optbench.comparison.statistics import mean_interval
 from sweeps import write_run
 
@@ -32,6 +37,10 @@ def line(factor, values, validation, metric=None, name="test/accuracy"):
     return sensitivity(factor, {factor: values}, [], runs(*rows), name)
 
 
+def sentences(found, name="test/accuracy"):
+    return sensitivity_sentences(found, name)
+
+
 # A line
 
 
@@ -48,7 +57,7 @@ def test_a_line_in_numbers():
     assert points.loc[[0, 2], ["low", "high"]].isna().all(axis=None)
     assert list(points.diverged) == [0, 0, 1]
     assert list(points.best) == [False, True, False]
-    assert found.verdicts == [
+    assert sentences(found) == [
         "best at optimizer.lr=0.01 (val/accuracy 53.00 %, test/accuracy 52.00 %); no other value that was tried comes "
         "within one point of that. It diverged at 0.1."
     ]
@@ -87,13 +96,13 @@ def test_without_two_numbers_there_is_no_sensitivity(values):
 def test_the_best_is_chosen_on_validation_not_on_test():
     found = line(LR, [0.001, 0.01, 0.1], validation=[0.5, 0.55, 0.53], metric=[0.5, 0.51, 0.58])
     assert list(found.points.best) == [False, True, False]
-    assert found.verdicts[0].startswith("best at optimizer.lr=0.01 (val/accuracy 55.00 %, test/accuracy 51.00 %)")
+    assert sentences(found)[0].startswith("best at optimizer.lr=0.01 (val/accuracy 55.00 %, test/accuracy 51.00 %)")
 
 
 def test_a_loss_is_best_where_it_is_lowest():
     found = line(LR, [0.001, 0.01, 0.1], validation=[1.41, 1.40, 2.0], name="test/loss")
     assert list(found.points.best) == [False, True, False]
-    assert found.verdicts == [
+    assert sentences(found, "test/loss") == [
         "best at optimizer.lr=0.01 (val/loss 1.4000, test/loss 1.4000); within 1 % of that from 0.001 to 0.01, a "
         "factor of 10."
     ]
@@ -111,19 +120,19 @@ def test_a_loss_is_best_where_it_is_lowest():
 )
 def test_the_width_within_one_point(validation, width):
     found = line(LR, [1e-4, 3e-4, 1e-3, 3e-3, 1e-2], validation)
-    assert found.verdicts[0].endswith(width)
+    assert sentences(found)[0].endswith(width)
 
 
 def test_zero_has_no_factor():
     found = line("optimizer.weight_decay", [0, 0.001, 0.01], [0.549, 0.55, 0.5])
-    assert found.verdicts[0].endswith("within one point of that from 0 to 0.001.")
+    assert sentences(found)[0].endswith("within one point of that from 0 to 0.001.")
 
 
 def test_a_value_at_which_any_seed_diverged_is_never_best():
     frame = runs((0.5, 0.5), (0.505, 0.505, 0), (0.5, 0.5, 1, "diverged"), (0.4, 0.4))
     found = sensitivity(LR, {LR: [0.01, 0.1, 0.1, 0.001]}, [], frame, "test/accuracy")
     assert list(found.points.x[found.points.best]) == [0.01]
-    assert found.verdicts[0].endswith(
+    assert sentences(found)[0].endswith(
         "no other value that was tried comes within one point of that. It diverged at 0.1."
     )
     assert found.edges == []  # one more value was tried, and it was too large
@@ -131,7 +140,7 @@ def test_a_value_at_which_any_seed_diverged_is_never_best():
 
 def test_without_any_result_the_line_says_so():
     found = line(LR, [0.1, 1.0], [nan, nan])
-    assert found.verdicts == ["no value of optimizer.lr gave a result without divergence. It diverged at 0.1, 1."]
+    assert sentences(found) == ["no value of optimizer.lr gave a result without divergence. It diverged at 0.1, 1."]
     assert not found.points.best.any()
     assert found.edges == []
     assert found.points["mean"].isna().all()
@@ -140,13 +149,15 @@ def test_without_any_result_the_line_says_so():
 @pytest.mark.parametrize(("validation", "which"), [([0.6, 0.5, 0.4], "smallest"), ([0.4, 0.5, 0.6], "largest")])
 def test_a_best_value_on_the_edge_makes_the_ranking_provisional(validation, which):
     found = line(LR, [0.001, 0.01, 0.1], validation)
-    assert found.verdicts[0].endswith(f"That is the {which} value tried: range too narrow, the ranking is provisional.")
+    assert sentences(found)[0].endswith(
+        f"That is the {which} value tried: range too narrow, the ranking is provisional."
+    )
     assert found.edges == [""]
 
 
 def test_two_values_are_no_range():
     found = line(LR, [0.001, 0.01], [0.5, 0.6])
-    assert found.edges == [] and found.verdicts[0].endswith("Two values cannot show where the best lies.")
+    assert found.edges == [] and sentences(found)[0].endswith("Two values cannot show where the best lies.")
 
 
 def test_below_zero_there_is_nothing_to_try():
@@ -167,7 +178,7 @@ def test_each_combination_of_the_other_factors_is_a_line():
     found = sensitivity(LR, factors, ["optimizer"], frame, "test/accuracy")
     assert list(found.points.line.unique()) == ["adam dropout=0.2", "sgd dropout=0.2"]  # muon has one value only
     assert found.edges == ["sgd dropout=0.2"]
-    first, second = found.verdicts
+    first, second = sentences(found)
     assert first.startswith("adam dropout=0.2: best at optimizer.lr=0.01 (")
     assert second.startswith("sgd dropout=0.2: best at optimizer.lr=0.1 (")
 
@@ -177,7 +188,7 @@ def test_a_line_without_results_stands_beside_the_others():
     frame = runs((0.5, 0.5), (0.6, 0.6), (0.5, 0.5), *[(0, 0, 0, "diverged")] * 3)
     found = sensitivity(LR, factors, ["optimizer"], frame, "test/accuracy")
     assert list(found.points.best) == [False, True, False, False, False, False]
-    assert found.verdicts[1] == (
+    assert sentences(found)[1] == (
         "sgd: no value of optimizer.lr gave a result without divergence. It diverged at 0.001, 0.01, 0.1."
     )
 
@@ -207,7 +218,7 @@ def test_the_interactions_share_by_hand():
     assert list(found.grid.columns) == ["0.001", "0.01", "0.1"]
     assert found.grid.to_numpy() == pytest.approx(np.array([[0.1, 0.2, 0.6], [0.3, 0.4, 0.2]]))
     # Mean 0.3; both rows have it; columns 0.2, 0.3, 0.4: they explain 2 x (0.01 + 0 + 0.01) = 0.04 of 0.16
-    assert found.sentence == (
+    assert interaction_sentence(found) == (
         "The best optimizer.lr depends on optimizer: adam lr=0.1, sgd lr=0.01. Of the variation between the cells, "
         "25% is what optimizer and lr each add for themselves, 75% is their interaction."
     )
@@ -215,27 +226,27 @@ def test_the_interactions_share_by_hand():
 
 def test_factors_that_only_add_have_no_interaction():
     found = cells([[0.1, 0.4, 0.2], [0.2, 0.5, 0.3]])
-    assert found.sentence == (
+    assert interaction_sentence(found) == (
         "The best optimizer.lr is 0.01 for every optimizer. Of the variation between the cells, 100% is what optimizer "
         "and lr each add for themselves, 0% is their interaction."
     )
 
 
 def test_equal_cells_have_nothing_to_share():
-    assert "variation" not in cells([[0.3, 0.3, 0.3], [0.3, 0.3, 0.3]]).sentence
-    assert "variation" not in cells([[1 / 3] * 3, [1 / 3] * 3]).sentence
+    assert "variation" not in interaction_sentence(cells([[0.3, 0.3, 0.3], [0.3, 0.3, 0.3]]))
+    assert "variation" not in interaction_sentence(cells([[1 / 3] * 3, [1 / 3] * 3]))
 
 
 def test_the_best_of_a_row_is_chosen_on_validation():
     found = cells([[0.1, 0.4, 0.2], [0.2, 0.5, 0.3]], validation=[[0.5, 0.4, 0.2], [0.6, 0.5, 0.3]])
-    assert found.sentence.startswith("The best optimizer.lr is 0.001 for every optimizer.")
+    assert interaction_sentence(found).startswith("The best optimizer.lr is 0.001 for every optimizer.")
 
 
 def test_a_grid_with_holes_leaves_their_columns_out():
     found = cells([[0.1, 0.2, 0.6], [0.3, 0.4, nan]])
     assert np.isnan(found.grid.loc["sgd", "0.1"])
-    assert "adam lr=0.1, sgd lr=0.01" in found.sentence
-    assert found.sentence.endswith(
+    assert "adam lr=0.1, sgd lr=0.01" in interaction_sentence(found)
+    assert interaction_sentence(found).endswith(
         "Of the variation between the cells (over the part of the grid without holes), 100% is what optimizer and lr "
         "each add for themselves, 0% is their interaction."
     )
@@ -244,17 +255,16 @@ def test_a_grid_with_holes_leaves_their_columns_out():
 def test_a_row_without_any_result_does_not_silence_the_others():
     found = cells([[0.1, 0.2], [0.3, 0.3], [nan, nan]], rows=("adam", "sgd", "muon"), columns=(0.01, 0.1))
     assert list(found.grid.index) == ["adam", "sgd", "muon"]
-    assert "muon" not in found.sentence
+    assert "muon" not in interaction_sentence(found)
     # Mean 0.225: of 0.0275, rows explain 0.0225 and columns 0.0025
-    assert "without holes), 91% is what" in found.sentence
+    assert "without holes), 91% is what" in interaction_sentence(found)
 
 
 def test_a_cell_with_divergence_is_never_the_best():
     factors = {"optimizer": ["adam"] * 3 + ["sgd"] * 2, LR: [0.01, 0.1, 0.1, 0.01, 0.1]}
     frame = runs((0.5, 0.5), (0.9, 0.9), (0.9, 0.9, 1, "diverged"), (0.5, 0.5), (0.4, 0.4))
-    assert interaction(factors, ["optimizer"], frame, "test/accuracy").sentence.startswith(
-        "The best optimizer.lr is 0.01 for every optimizer."
-    )
+    found = interaction(factors, ["optimizer"], frame, "test/accuracy")
+    assert interaction_sentence(found).startswith("The best optimizer.lr is 0.01 for every optimizer.")
 
 
 def test_none_is_a_value_like_another():
@@ -308,20 +318,20 @@ def write(folder, accuracy, seeds=(0, 1), optimizers=("adam",), key=LR, status="
 def test_a_sweep_of_learning_rates(tmp_path):
     write(tmp_path, {0.001: 0.5, 0.01: 0.54, 0.1: 0.51})
     found = compare([str(tmp_path)])
-    (lr,) = found.sensitivities
+    (lr,) = found.judgement.sensitivities
     assert (lr.factor, lr.log, lr.edges) == (LR, True, [])
     assert list(lr.points.x) == [0.001, 0.01, 0.1]
     assert list(lr.points.n) == [2, 2, 2]
     assert list(lr.points["mean"]) == pytest.approx([0.5005, 0.5405, 0.5105])
     assert list(lr.points.best) == [False, True, False]
-    assert found.interaction is None
-    assert "Provisional" not in " ".join(found.answer)
+    assert found.judgement.interaction is None
+    assert "Provisional" not in " ".join(found.words.answer)
 
 
 def test_a_best_value_on_the_edge_stands_in_the_answer(tmp_path):
     write(tmp_path, {0.001: 0.5, 0.01: 0.54, 0.1: 0.56})
     found = compare([str(tmp_path)])
-    assert found.answer[-1] == (
+    assert found.words.answer[-1] == (
         "Provisional: the best value lies on the edge of what was tried (optimizer.lr); widen the range."
     )
 
@@ -331,23 +341,21 @@ def test_two_optimizers_and_their_learning_rates(tmp_path):
     write(tmp_path, {0.001: 0.45, 0.01: 0.5, 0.1: 0.49}, optimizers=("sgd",))
     write(tmp_path, {1.0: 0.1}, optimizers=("adam", "sgd"), status="diverged")
     found = compare([str(tmp_path)])
-    (lr,) = found.sensitivities
-    adam, sgd = lr.verdicts
+    (lr,) = found.judgement.sensitivities
+    adam, sgd = found.words.sensitivities[0]
     assert adam.startswith("adam: best at optimizer.lr=0.001 (val/accuracy 54.55 %, test/accuracy 54.05 %)")
     assert "It diverged at 1." in adam and adam.endswith("the ranking is provisional.")
     assert sgd.startswith("sgd: best at optimizer.lr=0.01") and "range too narrow" not in sgd
     assert lr.edges == ["adam"]
-    assert "(optimizer.lr for adam)" in found.answer[-1]
+    assert "(optimizer.lr for adam)" in found.words.answer[-1]
     assert list(lr.points.diverged) == [0, 0, 0, 2] * 2
-    assert found.interaction.grid.shape == (2, 4)
-    assert found.interaction.sentence.startswith(
-        "The best optimizer.lr depends on optimizer: adam lr=0.001, sgd lr=0.01."
-    )
+    assert found.judgement.interaction.grid.shape == (2, 4)
+    assert found.words.interaction.startswith("The best optimizer.lr depends on optimizer: adam lr=0.001, sgd lr=0.01.")
 
 
 def test_weight_decay_with_none_at_all(tmp_path):
     write(tmp_path, {0.0: 0.55, 0.0001: 0.54, 0.001: 0.5}, key="optimizer.weight_decay")
     found = compare([str(tmp_path)])
-    (decay,) = found.sensitivities
+    (decay,) = found.judgement.sensitivities
     assert (decay.log, decay.edges) == (False, [])
-    assert decay.verdicts[0].startswith("best at optimizer.weight_decay=0 (")
+    assert found.words.sensitivities[0][0].startswith("best at optimizer.weight_decay=0 (")

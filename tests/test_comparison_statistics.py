@@ -385,7 +385,7 @@ def test_a_performance_profile_by_hand():
         {"adam": [100, 200, inf, inf, 30], "sgd": [200, 100, 50, inf, inf], "muon": [inf, 400, nan, nan, 90]}
     )
     profile = performance_profile(costs)  # the fourth problem was solved by nobody
-    steps = {name: list(zip(rows.ratio, rows.share, strict=True)) for name, rows in profile.groupby("configuration")}
+    steps = {name: list(zip(rows.ratio, rows.fraction, strict=True)) for name, rows in profile.groupby("configuration")}
     assert steps == {
         "adam": [(1, 0.5), (2, 0.75), (4, 0.75)],
         "sgd": [(1, 0.5), (2, 0.75), (4, 0.75)],
@@ -400,4 +400,4 @@ def test_a_performance_profile_by_hand():
 )
 def test_a_performance_profile_of_nothing_is_empty(costs):
     assert performance_profile(costs).empty
-    assert list(performance_profile(costs).columns) == ["configuration", "ratio", "share"]
+    assert list(performance_profile(costs).columns) == ["configuration", "ratio", "fraction"]

@@ -1,4 +1,4 @@
-"""comparison/: the page, the tables to paste, the figures for a paper, and a table in the terminal."""
+"""What a comparison writes: the page, the tables to paste, the figures for a paper, and a table in the terminal."""
 
 import logging
 import shlex
@@ -11,9 +11,11 @@ from secrets import token_hex
 from optbench.commands.terminal import show
 from optbench.comparison.analysis import Comparison, compare
 from optbench.comparison.report import figures, page, tables
+from optbench.records import metrics
 from optbench.records.files import PROJECT, write_atomically
 
 FOLDER = "comparison"
+MOST_SKIPPED = 5  # folders named in the terminal
 
 
 def compare_runs(
@@ -24,7 +26,7 @@ def compare_runs(
     target: float | Sequence[float] | None = None,
     output: str | None = None,
 ) -> Path:
-    """Compare finished runs, write `comparison/`, and tell the answer; returns the folder.
+    """Compare finished runs, write `comparison/` and print the answer; returns the folder.
 
     Raises:
         ValueError: for an argument that is not allowed, or runs that are not there.
@@ -46,21 +48,22 @@ def compare_runs(
 
 
 def check_targets(target: float | Sequence[float] | None, metric: str) -> list[float]:
-    """Raises ValueError for what is no level of the validation metric."""
-    targets = (
-        []
-        if target is None
-        else list(target)
-        if isinstance(target, Sequence) and not isinstance(target, str)
-        else [target]
+    """The targets, ascending.
+
+    Raises:
+        ValueError: for what is no level of the validation metric.
+    """
+    if target is None:
+        return []
+    targets = list(target) if isinstance(target, Sequence) and not isinstance(target, str) else [target]
+    fraction = metrics.metric(metric).is_fraction
+    example = (
+        "a fraction between 0 and 1, for example target=0.5 or target=[0.4,0.5]" if fraction else "a number above 0"
     )
-    share = not metric.endswith("loss")
     for value in targets:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0 or (share and value >= 1):
-            what = (
-                "a share between 0 and 1, for example target=0.5 or target=[0.4,0.5]" if share else "a number above 0"
-            )
-            raise ValueError(f"target={value} must be {what}: the level of validation at which time is taken.")
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not value > 0 or (fraction and value >= 1):
+            raise ValueError(f"target={value} must be {example}: the level of validation at which time is taken.")
     return sorted(targets)
 
 
@@ -75,8 +78,8 @@ def place(sources: Sequence[str]) -> Path:
 def write(comparison: Comparison, folder: Path) -> None:
     """The tables first: a page or a figure that can't be drawn must not take the numbers with it."""
     folder.mkdir(parents=True, exist_ok=True)
-    tables.summary_csv(comparison, folder / "summary.csv")
-    tables.statistics_csv(comparison, folder / "statistics.csv")
+    tables.summary_csv(comparison.facts, folder / "summary.csv")
+    tables.statistics_csv(comparison.judgement, folder / "statistics.csv")
     write_atomically(folder / "report.md", tables.markdown(comparison))
     write_atomically(folder / "table.tex", tables.latex(comparison))
     write_atomically(folder / "report.html", page.render(comparison))
@@ -86,16 +89,17 @@ def write(comparison: Comparison, folder: Path) -> None:
 
 def tell(comparison: Comparison) -> None:
     """The answer and the ranking in the terminal."""
+    facts, words = comparison.facts, comparison.words
     more = (
-        [f"Left out: {len(comparison.skipped) - 5} more folders; report.md names them."]
-        if len(comparison.skipped) > 5
+        [f"Left out: {len(words.skipped) - MOST_SKIPPED} more folders; report.md names them."]
+        if len(words.skipped) > MOST_SKIPPED
         else []
     )
-    for sentence in [*comparison.skipped[:5], *more, *comparison.violations]:
+    for sentence in [*words.skipped[:MOST_SKIPPED], *more, *words.violations]:
         print(sentence)
     rows = tables.terminal(comparison)
     if rows:
-        show(f"{comparison.metric} by {', '.join(comparison.by) or 'seed'}", rows)
-    print(textwrap.fill(" ".join(comparison.answer), 100, break_long_words=False, break_on_hyphens=False))
-    if len(comparison.sources) == 1 and Path(comparison.sources[0]).is_dir():
-        print(f"\nCurves: tensorboard --logdir {shlex.quote(comparison.sources[0])}")
+        show(f"{facts.metric} by {', '.join(facts.by) or 'seed'}", rows)
+    print(textwrap.fill(" ".join(words.answer), 100, break_long_words=False, break_on_hyphens=False))
+    if len(facts.sources) == 1 and Path(facts.sources[0]).is_dir():
+        print(f"\nCurves: tensorboard --logdir {shlex.quote(facts.sources[0])}")

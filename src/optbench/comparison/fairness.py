@@ -4,49 +4,111 @@ from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from optbench.comparison.read import Runs
+from optbench.comparison.factors import Factors
+from optbench.comparison.read import number
 from optbench.records.configuration import setting
 from optbench.records.record import RunRecord
-from optbench.records.wording import plural
+from optbench.records.wording import plural, some
 
 CODE = ("torch", "torchvision", "pytorch-lightning")
 MOST = 6  # values named in one line
+
+
+class Item(StrEnum):
+    """What a claim is about; the value is its title."""
+
+    IMAGES = "Images"
+    SPLIT = "Validation split"
+    TEST_IMAGES = "Test images"
+    INITIAL_WEIGHTS = "Initial weights"
+    BATCH_ORDER = "Batch order"
+    SEEDS = "Seeds"
+    CONFIGURATIONS_TRIED = "Configurations tried"
+    MAX_EPOCHS = "Most epochs allowed"
+    BATCH_SIZE = "Batch size"
+    PARAMETERS = "Trainable parameters"
+    CHOSEN_BY = "Chosen by"
+    WEIGHTS_TESTED = "Weights tested"
+    TEST_SET_READ = "Test set read"
+    DEVICE = "Device"
+    HOST = "Host"
+    AT_THE_SAME_TIME = "Runs at the same time"
+    TRAINING_CODE = "Training code"
+    COMMIT = "Commit"
+    VERSIONS = "Versions"
+    IMPLIED = "Settings that come along"
 
 
 @dataclass(frozen=True)
 class Claim:
     """One line of the ledger. `equal`: True, False, or None where the records can't tell."""
 
-    item: str
+    item: Item
     equal: bool | None
     text: str
 
 
-def runs_on_other_data(runs: Runs) -> dict[int, str]:
+# What must be equal for a fair comparison, and the keys and groups that explain why it is not, where they are what is
+# compared. `model.*` is every key of the group: whatever changes the network changes its weights.
+EXPLAINED_BY: dict[Item, frozenset[str]] = {
+    Item.INITIAL_WEIGHTS: frozenset({"model", "model.*", "data"}),
+    Item.BATCH_ORDER: frozenset({"data", "data.batch_size", "data.order_seed", "augmentation"}),
+    Item.MAX_EPOCHS: frozenset({"trainer.max_epochs", "trainer", "experiment"}),
+    Item.BATCH_SIZE: frozenset({"data.batch_size", "data", "experiment"}),
+    Item.CHOSEN_BY: frozenset({"monitor", "experiment"}),
+    Item.WEIGHTS_TESTED: frozenset({"test_weights", "experiment"}),
+    Item.TEST_SET_READ: frozenset(),
+}
+
+
+def unfair(ledger: Sequence[Claim], by: Sequence[str]) -> list[Claim]:
+    """The claims that make a comparison by these keys unfair."""
+    compared = {*by, *(f"{key.partition('.')[0]}.*" for key in by if "." in key)}
+    return [
+        claim
+        for claim in ledger
+        if claim.equal is False and claim.item in EXPLAINED_BY and not EXPLAINED_BY[claim.item] & compared
+    ]
+
+
+class MeasuredOn(StrEnum):
+    """What of the data can differ between two runs; the value is its name."""
+
+    DATA_SET = "data set"
+    SPLIT = "split"
+    TEST_SUBSET = "test subset"
+
+
+def runs_on_other_data(records: Sequence[RunRecord]) -> dict[int, tuple[MeasuredOn, ...]]:
     """Runs that were measured on other images than most: row -> what differs. They are left out of all statistics.
 
-    A run that has not read its images yet is no stranger.
+    A run that has not read its images yet is not among them.
     """
-    keys = {row: measured_on(record) for row, record in enumerate(runs.records) if record.hashes.get("data")}
+    keys = {row: measured_on(record) for row, record in enumerate(records) if record.hashes.get("data")}
     if not keys:
         return {}
-    finished = [key for row, key in keys.items() if runs.frame.status[row] == "completed"] or list(keys.values())
+    finished = [key for row, key in keys.items() if records[row].status == "completed"] or list(keys.values())
     home = Counter(finished).most_common(1)[0][0]
-    names = ("data set", "split", "test subset")
     return {
-        row: "another "
-        + " and ".join(name for name, mine, theirs in zip(names, key, home, strict=True) if mine != theirs)
+        row: tuple(what for what, mine, usual in zip(MeasuredOn, key, home, strict=True) if mine != usual)
         for row, key in keys.items()
         if key != home
     }
 
 
+def another(different: Sequence[MeasuredOn]) -> str:
+    """`another data set and split`."""
+    return "another " + " and ".join(different)
+
+
 def measured_on(record: RunRecord) -> tuple[Hashable, ...]:
+    """In the order of `MeasuredOn`."""
     subset = record.images.get("test"), str(setting(record.config, "trainer.limit_test_batches"))
     return record.hashes["data"], record.hashes.get("split"), subset
 
@@ -60,55 +122,65 @@ def code(record: RunRecord) -> tuple[str, ...]:
     return own, *(record.versions.get(name, "") for name in CODE)
 
 
-def devices(runs: Runs, used: pd.Series) -> Counter[str]:
-    return Counter(name for name in runs.frame.device[used] if name)
+def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, trials: dict[str, int]) -> list[Claim]:
+    """One claim per item, of the runs that count.
 
-
-def ledger(runs: Runs, configuration: pd.Series, used: pd.Series, trials: dict[str, int]) -> list[Claim]:
-    """A line an item. `trials`: how many configurations each optimizer (or what else is compared) had."""
-    rows = [row for row in range(len(runs.records)) if used[row]]
-    records = [runs.records[row] for row in rows]
-    if not records:
+    Args:
+        runs: as `Facts.runs`; `records` in its order.
+        trials: how many configurations each optimizer (or what else is compared) had.
+    """
+    runs = runs[runs.used]
+    if runs.empty:
         return []
-    names = [str(configuration[row]) for row in rows]
+    own, names = [records[row] for row in runs.index], list(map(str, runs.configuration))
+    seeds = {name: list(runs.seed[runs.configuration == name]) for name in dict.fromkeys(names)}
     claims = [
-        same("Images", [record.hashes.get("data") for record in records], "hash of all images and labels"),
-        same("Validation split", [record.hashes.get("split") for record in records], "hash of the split"),
-        same("Test images", [test_images(record) for record in records]),
-        within_seeds("Initial weights", records, "initial_weights"),
-        within_seeds("Batch order", records, "batch_order"),
-        numbers(
-            "Seeds",
-            {name: [r.seed for r, n in zip(records, names, strict=True) if n == name] for name in dict.fromkeys(names)},
-        ),
-        same("Most epochs allowed", [setting(record.config, "trainer.max_epochs") for record in records]),
-        same("Batch size", [setting(record.config, "data.batch_size") for record in records]),
-        same("Trainable parameters", [record.parameters.get("trainable") for record in records]),
-        same("Chosen by", [record.monitor for record in records], "monitor"),
-        same("Weights tested", [record.tested.get("checkpoint") for record in records]),
-        test_reads(runs, rows),
-        same("Device", [runs.frame.device[row] for row in rows]),
-        same("Host", [runs.frame.host[row] for row in rows]),
-        overlaps(runs, rows),
-        same("Training code", [code(record)[0][:11] for record in records], "hash of src/ or commit"),
-        same("Commit", [runs.frame.commit[row] for row in rows], "+: with uncommitted changes"),
-        versions(records),
+        same(Item.IMAGES, [record.hashes.get("data") for record in own], "hash of all images and labels"),
+        same(Item.SPLIT, [record.hashes.get("split") for record in own], "hash of the split"),
+        same(Item.TEST_IMAGES, [test_images(record) for record in own]),
+        within_seeds(Item.INITIAL_WEIGHTS, own, "initial_weights"),
+        within_seeds(Item.BATCH_ORDER, own, "batch_order"),
+        same_seeds(seeds),
+        *configurations_tried(trials),
+        same(Item.MAX_EPOCHS, [setting(record.config, "trainer.max_epochs") for record in own]),
+        same(Item.BATCH_SIZE, [setting(record.config, "data.batch_size") for record in own]),
+        same(Item.PARAMETERS, [record.parameters.get("trainable") for record in own]),
+        same(Item.CHOSEN_BY, [record.monitor for record in own], "monitor"),
+        same(Item.WEIGHTS_TESTED, [record.tested.get("checkpoint") for record in own]),
+        test_reads([Path(folder) for folder in runs.folder]),
+        same(Item.DEVICE, list(runs.device)),
+        same(Item.HOST, list(runs.host)),
+        overlaps(own, list(runs.host)),
+        same(Item.TRAINING_CODE, [code(record)[0][:11] for record in own], "hash of src/ or commit"),
+        same(Item.COMMIT, list(runs.commit), "+: with uncommitted changes"),
+        versions(own),
     ]
-    if len(trials) > 1 and max(trials.values()) > 1:
-        text = ", ".join(f"{name} {count}" for name, count in trials.items())
-        claims.insert(6, Claim("Configurations tried", len(set(trials.values())) == 1, text))
-    if runs.implied:
-        verb = "varies" if len(runs.implied) == 1 else "vary"
-        text = f"{', '.join(sorted(runs.implied))} {verb} only along with {', '.join(runs.factors)}"
-        if rates := runs.implied.get("optimizer.lr"):  # the one that decides most
-            each = dict(zip(names, (rates[row] for row in rows), strict=True))
-            shown = ", ".join(f"{name} {rate}" for name, rate in list(each.items())[:MOST])
-            text += f". optimizer.lr: {shown}" + (f" and {len(each) - MOST} more" if len(each) > MOST else "")
-        claims.append(Claim("Settings that come along", False, text))
+    if factors.implied:
+        rates = factors.implied.get("optimizer.lr")
+        claims.append(
+            come_along(factors, dict(zip(names, (rates[row] for row in runs.index), strict=True)) if rates else {})
+        )
     return claims
 
 
-def same(item: str, values: Sequence[Any], what: str = "") -> Claim:
+def configurations_tried(trials: dict[str, int]) -> list[Claim]:
+    """Nothing where each optimizer had one configuration."""
+    if len(trials) < 2 or max(trials.values()) < 2:
+        return []
+    text = ", ".join(f"{name} {count}" for name, count in trials.items())
+    return [Claim(Item.CONFIGURATIONS_TRIED, len(set(trials.values())) == 1, text)]
+
+
+def come_along(factors: Factors, rates: dict[str, Any]) -> Claim:
+    """What varies with a factor, and of that the learning rate of each configuration, which decides most."""
+    verb = "varies" if len(factors.implied) == 1 else "vary"
+    text = f"{', '.join(sorted(factors.implied))} {verb} only along with {', '.join(factors.independent)}"
+    if rates:
+        text += f". optimizer.lr: {some([f'{name} {rate}' for name, rate in rates.items()], MOST)}"
+    return Claim(Item.IMPLIED, False, text)
+
+
+def same(item: Item, values: Sequence[Any], what: str = "") -> Claim:
     """Whether all runs agree; the text counts what there is."""
     counts = Counter("" if value is None else str(value) for value in values)
     missing = counts.pop("", 0)
@@ -120,14 +192,12 @@ def same(item: str, values: Sequence[Any], what: str = "") -> Claim:
         return Claim(
             item, None if missing else True, text + (f"; not recorded by {plural(missing, 'run')}" if missing else "")
         )
-    text = ", ".join(
-        f"{name} ({plural(count, 'run')})" for name, count in list(zip(shown, counts.values(), strict=True))[:MOST]
-    )
-    return Claim(item, False, text + (f" and {len(shown) - MOST} more" if len(shown) > MOST else ""))
+    counted = [f"{name} ({plural(count, 'run')})" for name, count in zip(shown, counts.values(), strict=True)]
+    return Claim(item, False, some(counted, MOST))
 
 
-def within_seeds(item: str, records: Sequence[RunRecord], key: str) -> Claim:
-    """Whether runs of one seed share a hash: what pairing by seed rests on."""
+def within_seeds(item: Item, records: Sequence[RunRecord], key: str) -> Claim:
+    """Whether runs of one seed have the same hash, which pairing by seed relies on."""
     by_seed: dict[int, set[str]] = {}
     for record in records:
         by_seed.setdefault(record.seed, set()).add(record.hashes.get(key, ""))
@@ -142,17 +212,19 @@ def within_seeds(item: str, records: Sequence[RunRecord], key: str) -> Claim:
     return Claim(item, True, f"the same for every configuration at {seeds} (hashes)")
 
 
-def numbers(item: str, seeds: dict[str, list[int]]) -> Claim:
+def same_seeds(seeds: dict[str, list[int]]) -> Claim:
     """Whether every configuration has the same seeds."""
     sets = {tuple(sorted(set(found))) for found in seeds.values()}
     if len(sets) == 1:
         found = sets.pop()
-        return Claim(item, True, ", ".join(map(str, found[:20])) + (f" … ({len(found)})" if len(found) > 20 else ""))
+        return Claim(
+            Item.SEEDS, True, ", ".join(map(str, found[:20])) + (f" … ({len(found)})" if len(found) > 20 else "")
+        )
     text = "; ".join(
         f"{name}: {', '.join(map(str, sorted(set(found))[:10]))}" for name, found in list(seeds.items())[:MOST]
     )
     more = f"; and {len(seeds) - MOST} more" if len(seeds) > MOST else ""
-    return Claim(item, False, f"{text}{more}. Pairs use the seeds that both have.")
+    return Claim(Item.SEEDS, False, f"{text}{more}. Pairs use the seeds that both have.")
 
 
 def test_images(record: RunRecord) -> str:
@@ -162,14 +234,14 @@ def test_images(record: RunRecord) -> str:
     return str(images) + (f" (limit_test_batches={limit})" if limit not in ("None", "1.0") else "")  # 1 is one batch
 
 
-def test_reads(runs: Runs, rows: Sequence[int]) -> Claim:
+def test_reads(folders: Sequence[Path]) -> Claim:
     """How often the test set was read: once by the run, and once more by each evaluate.py that left its trace."""
-    reads = Counter(1 + evaluations(Path(runs.frame.folder[row])) for row in rows)
+    reads = Counter(1 + evaluations(folder) for folder in folders)
     by = {count: "each run" if len(reads) == 1 else plural(count, "run") for count in reads.values()}
     text = ", ".join(
         f"{'once' if times == 1 else f'{times} times'} by {by[count]}" for times, count in sorted(reads.items())
     )
-    return Claim("Test set read", len(reads) == 1 and 1 in reads, text)
+    return Claim(Item.TEST_SET_READ, len(reads) == 1 and 1 in reads, text)
 
 
 def evaluations(folder: Path) -> int:
@@ -180,14 +252,14 @@ def evaluations(folder: Path) -> int:
         return 0
 
 
-def overlaps(runs: Runs, rows: Sequence[int]) -> Claim:
-    """Whether runs shared a host at the same time: their seconds then tell of each other."""
+def overlaps(records: Sequence[RunRecord], hosts: Sequence[str]) -> Claim:
+    """Whether runs shared a host at the same time: the seconds of each then depend on the others."""
     spans: dict[str, list[tuple[float, float]]] = {}
-    for row in rows:
-        begun, seconds = started_at(runs.frame.started[row]), runs.frame.total_seconds[row]
+    for record, host in zip(records, hosts, strict=True):
+        begun, seconds = started_at(record.started), number(record.seconds, "total")
         if begun is None or not seconds >= 0:
-            return Claim("Runs at the same time", None, "not recorded by every run")
-        spans.setdefault(runs.frame.host[row], []).append((begun, begun + seconds))
+            return Claim(Item.AT_THE_SAME_TIME, None, "not recorded by every run")
+        spans.setdefault(host, []).append((begun, begun + seconds))
     together = 0
     for found in spans.values():
         end = 0.0
@@ -196,11 +268,11 @@ def overlaps(runs: Runs, rows: Sequence[int]) -> Claim:
             end = max(end, ended)
     if together:
         return Claim(
-            "Runs at the same time",
+            Item.AT_THE_SAME_TIME,
             False,
             f"{plural(together, 'run')} began while another ran on the same host: seconds then include waiting",
         )
-    return Claim("Runs at the same time", True, "none of these runs shared its host with another of them")
+    return Claim(Item.AT_THE_SAME_TIME, True, "none of these runs shared its host with another of them")
 
 
 def started_at(started: str) -> float | None:
@@ -219,11 +291,11 @@ def versions(records: Sequence[RunRecord]) -> Claim:
             f"{name}: {', '.join(sorted({r.versions.get(name) or 'not recorded' for r in records}))}"
             for name in different
         )
-        return Claim("Versions", False, text)
+        return Claim(Item.VERSIONS, False, text)
     if not names:
-        return Claim("Versions", None, "not recorded")
+        return Claim(Item.VERSIONS, None, "not recorded")
     return Claim(
-        "Versions",
+        Item.VERSIONS,
         True,
         ", ".join(f"{name} {records[0].versions[name]}" for name in ("python", *CODE) if name in names),
     )

@@ -1,12 +1,13 @@
-"""Runs, found and read: a row a run, a row an epoch, and what varies between them."""
+"""Finished runs, found and read: one row per run and one row per epoch."""
 
 import csv
 import math
 import os
 import re
 import shlex
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from glob import glob
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -14,16 +15,21 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from optbench.records import metrics
-from optbench.records.configuration import identity, key_of, leaves
 from optbench.records.metrics import CURVES
 from optbench.records.record import METRICS, STATUSES, SUMMARY, RunRecord
 from optbench.records.wording import near, plural
 
-# What can differ without a bearing on the result: places (the data have a hash), what is shown, what is logged.
-NEUTRAL = re.compile(
-    r"(output_dir|task|compare|resume|trust|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
-    r"default_root_dir|profiler)|callbacks\.(histograms|figures|progress|summary|learning_rate|last_checkpoint))(\.|$)"
-)
+
+class Damage(StrEnum):
+    """What is wrong with a run's metrics.csv, and how its note says so."""
+
+    MISSING = f"no {METRICS}: no curves"
+    UNREADABLE = f"{METRICS} cannot be read: no curves"
+    NO_TABLE = f"{METRICS} is no table of epochs: no curves"
+    TORN = f"{METRICS} is torn after {{epochs}}"
+
+    def note(self, epochs: int) -> str:
+        return self.format(epochs=plural(epochs, "epoch"))
 
 
 @dataclass(frozen=True)
@@ -31,27 +37,22 @@ class Runs:
     """All runs that could be read.
 
     Attributes:
-        frame: a row a run, as `Comparison.runs` describes it, without the columns that depend on what is compared.
-        curves: a row an epoch of every run; `row` is the run's index in `frame`.
+        frame: one row per run, as `Facts.runs` describes it, without the columns that depend on what is compared.
+        curves: one row per epoch of every run; `row` is the run's index in `frame`.
         records: in the order of `frame`.
-        groups: the configuration groups (`optimizer`, `model`, …) among `factors`.
-        factors: key -> the value of each run, for what varies by itself. `seed` is none of them: it numbers the
-            samples.
-        implied: keys that also vary, but only together with a factor, such as the learning rates of two optimizers.
+        damaged: the rows of the runs whose metrics.csv is damaged, and how.
         skipped: a sentence for each folder that could not be read.
     """
 
     frame: pd.DataFrame
     curves: pd.DataFrame
     records: list[RunRecord]
-    groups: list[str]
-    factors: dict[str, list[Any]]
-    implied: dict[str, list[Any]]
+    damaged: dict[int, Damage]
     skipped: list[str]
 
 
 def read_runs(sources: Sequence[str], metric: str) -> Runs:
-    """Read the runs in or below `sources` (folders or globs) and find what varies between them.
+    """Read the runs in or below `sources` (folders or globs).
 
     Raises:
         ValueError: where there is no run at all, or none has logged `metric`.
@@ -59,18 +60,20 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     records: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
     curves: list[dict[str, float]] = []
+    damaged: dict[int, Damage] = {}
     skipped: list[str] = []
     columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))
     for folder in find_runs(sources):
         try:
             record = read_record(folder)
-            epochs, torn = read_metrics(folder / METRICS)
+            epochs, damage = read_metrics(folder / METRICS)
             row = describe(record, folder, metric, epochs)
         except ValueError as error:
             skipped.append(f"Left out: {error}")
             continue
-        if torn:
-            row["note"] = torn
+        if damage is not None:
+            damaged[len(rows)] = damage
+            row["note"] = damage.note(len(epochs))
         curves += [{"row": len(rows), **{key: epoch.get(key, math.nan) for key in columns}} for epoch in epochs]
         records.append(record)
         rows.append(row)
@@ -78,9 +81,8 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
         reasons = " ".join(skipped[:3])
         raise ValueError(f"runs={','.join(sources)}: there is no run that can be read. {reasons}")
     check_metric(metric, records)
-    groups, factors, implied = find_factors(records)
     epochs_of_all = pd.DataFrame(curves, columns=["row", *columns]).astype(dict.fromkeys(columns, float))
-    return Runs(pd.DataFrame(rows), epochs_of_all, records, groups, factors, implied, skipped)
+    return Runs(pd.DataFrame(rows), epochs_of_all, records, damaged, skipped)
 
 
 EPOCH = ("epoch", "step", "seconds", *CURVES)
@@ -165,20 +167,20 @@ def fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def read_metrics(path: Path) -> tuple[list[dict[str, float]], str]:
+def read_metrics(path: Path) -> tuple[list[dict[str, float]], Damage | None]:
     """The whole rows of metrics.csv as numbers, and what is wrong with the file, if anything.
 
-    A run may be writing it at this moment, or was killed while it did: a torn row is left out and named.
+    A run may be writing the file at this moment, or was killed while writing: a torn row is left out.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             lines = list(csv.reader(file))
     except FileNotFoundError:
-        return [], f"no {METRICS}: no curves"
+        return [], Damage.MISSING
     except (OSError, UnicodeDecodeError, csv.Error):
-        return [], f"{METRICS} cannot be read: no curves"
+        return [], Damage.UNREADABLE
     if not lines or "epoch" not in lines[0] or "step" not in lines[0]:
-        return [], f"{METRICS} is no table of epochs: no curves"
+        return [], Damage.NO_TABLE
     rows: list[dict[str, float]] = []
     for line in lines[1:]:
         cells = dict(zip(lines[0], line, strict=False))
@@ -187,9 +189,9 @@ def read_metrics(path: Path) -> tuple[list[dict[str, float]], str]:
         except ValueError:
             row = {}
         if len(line) != len(lines[0]) or not {"epoch", "step"} <= row.keys():
-            return rows, f"{METRICS} is torn after {plural(len(rows), 'epoch')}"
+            return rows, Damage.TORN
         rows.append(row)
-    return rows, ""
+    return rows, None
 
 
 def describe(record: RunRecord, folder: Path, metric: str, epochs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
@@ -263,45 +265,3 @@ def check_metric(metric: str, records: Sequence[RunRecord]) -> None:
             f"metric={metric} was logged by no run{near(metric, sorted(known))} There are: "
             f"{', '.join(overall)}.{classes}"
         )
-
-
-def find_factors(records: Sequence[RunRecord]) -> tuple[list[str], dict[str, list[Any]], dict[str, list[Any]]]:
-    """What varies by itself between the runs, and what varies only along with it.
-
-    A group that varies is a factor, and so is a key that someone typed; a key that nobody typed is one where it varies
-    within what is known so far. What a factor fixes is implied: Adam's `betas` come with `optimizer=adam`.
-    """
-    groups = sorted({group for record in records for group in record.choices if not NEUTRAL.match(group)})
-    values: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}
-    configs = [dict(leaves(record.config)) for record in records]
-    places = [str(record.config.get("output_dir") or "\0") for record in records]
-    for key in dict.fromkeys(key for config in configs for key in config):
-        column = [config.get(key) for config in configs]
-        if key.startswith("trainer.") and any(type(value) is int and value == 1 for value in column):
-            column = [str(value) if value == 1 else value for value in column]  # 1 is one batch, 1.0 is all of them
-        follows_seed = all(value == record.seed for value, record in zip(column, records, strict=True))
-        in_folder = any(isinstance(value, str) and place in value for value, place in zip(column, places, strict=True))
-        if not (NEUTRAL.match(key) or follows_seed or in_folder or key in values):
-            values[key] = column
-    varying = {key: column for key, column in values.items() if len(set(map(identity, column))) > 1}
-    typed = {key_of(override) for record in records for override in record.overrides}
-
-    factors: dict[str, list[Any]] = {}
-    for wanted_group, wanted_typed in ((True, True), (True, False), (False, True), (False, False)):
-        known = dict(factors)  # two typed keys that vary together are both named
-        for key, column in varying.items():
-            if (key in groups, key in typed) == (wanted_group, wanted_typed):
-                beside = known if wanted_typed else factors
-                if not beside or not determined(column, list(beside.values())):
-                    factors[key] = column
-    implied = {key: column for key, column in varying.items() if key not in factors and not key.endswith("_target_")}
-    return [key for key in factors if key in groups], factors, implied
-
-
-def determined(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
-    """Whether the other columns fix this one."""
-    seen: dict[tuple[Hashable, ...], Hashable] = {}
-    for value, *rest in zip(column, *others, strict=True):
-        if seen.setdefault(tuple(map(identity, rest)), identity(value)) != identity(value):
-            return False
-    return True

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,37 @@ import pandas as pd
 from optbench.comparison import statistics
 from optbench.records import metrics, wording
 from optbench.records.wording import is_number, text
+
+
+class Edge(StrEnum):
+    """On which edge of what was tried a best value is."""
+
+    SMALLEST = "smallest"
+    LARGEST = "largest"
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best value of a factor on one line, as validation chooses it.
+
+    Attributes:
+        line: the other factors, '' if none.
+        x: the best value; nan where none gave a result without divergence.
+        validation, result: the means of the validation metric and of the metric at `x`.
+        low, high: from where to where the values within one point (for a loss: 1 %) of the best reach.
+        diverged: the values at which a run diverged; `tried`: how many values there were.
+        edge: None also where two values cannot show where the best is.
+    """
+
+    line: str
+    x: float
+    validation: float
+    result: float
+    low: float
+    high: float
+    diverged: list[float]
+    tried: int
+    edge: Edge | None
 
 
 @dataclass(frozen=True)
@@ -20,28 +52,37 @@ class Sensitivity:
         factor: its key, such as `optimizer.lr`; `log`: whether its axis is logarithmic.
         points: `line` (the other factors, '' if none), `x`, `n`, `mean`, `low`, `high` (the metric; nan without a
             result), `chosen_by` (the validation metric's mean), `diverged` (runs), `best` (bool: chosen on validation).
-        verdicts: a sentence for each line, in the order of the lines.
-        edges: the lines whose best value lies on the edge of what was tried.
+        optima: one per line, in the order of the lines.
     """
 
     factor: str
     log: bool
     points: pd.DataFrame
-    verdicts: list[str]
-    edges: list[str]
+    optima: list[Optimum]
+
+    @property
+    def edges(self) -> list[str]:
+        """The lines whose best value is on the edge of what was tried."""
+        return [optimum.line for optimum in self.optima if optimum.edge is not None]
 
 
 @dataclass(frozen=True)
 class Interaction:
     """Two varied factors: the mean metric of each pair of values (nan: not run or no result), and what it means.
 
-    `grid`: index = values of the factor `rows`, columns = values of the factor `columns`, both as text.
+    Attributes:
+        grid: index = values of the factor `rows`, columns = values of the factor `columns`, both as text.
+        best: for each row with a result without divergence, the column that validation chooses.
+        fraction: how much of the variation between the cells is the interaction, 0 to 1; nan where nothing varies.
+        complete: whether `fraction` is of the whole grid, not only of its columns and rows without holes.
     """
 
     rows: str
     columns: str
     grid: pd.DataFrame
-    sentence: str
+    best: dict[str, str]
+    fraction: float
+    complete: bool
 
 
 LOGARITHMIC = ("lr", "weight_decay", "eps", "batch_size")
@@ -91,45 +132,28 @@ def sensitivity(
     points.loc[(metrics.sign(metric) * chosen.chosen_by).groupby(chosen.line).idxmax(), "best"] = True
     low, high = float(points.x.min()), float(points.x.max())
     log = low > 0 and (factor.rpartition(".")[2] in LOGARITHMIC or high > 20 * low)
-    judged = [judge(factor, str(line), group, metric) for line, group in points.groupby("line")]
-    edges = [str(line) for (line, _), (_, edge) in zip(points.groupby("line"), judged, strict=True) if edge]
-    return Sensitivity(factor, log, points, [sentence for sentence, _ in judged], edges)
+    optima = [optimum(str(line), group, metric) for line, group in points.groupby("line")]
+    return Sensitivity(factor, log, points, optima)
 
 
-def judge(factor: str, line: str, points: pd.DataFrame, metric: str) -> tuple[str, bool]:
-    """What a line says, and whether its best value lies on the edge of what was tried."""
+def optimum(line: str, points: pd.DataFrame, metric: str) -> Optimum:
     points = points.sort_values("x").reset_index(drop=True)
-    name = f"{line}: " if line else ""
-    diverged = [wording.number(x) for x in points.x[points.diverged > 0]]
-    ends = f" It diverged at {', '.join(diverged)}." if diverged else ""
+    diverged, tried = list(points.x[points.diverged > 0]), len(points)
     if not points.best.any():
-        return f"{name}no value of {factor} gave a result without divergence.{ends}", False
+        return Optimum(line, math.nan, math.nan, math.nan, math.nan, math.nan, diverged, tried, None)
     best = int(points.index[points.best][0])
-    x, validation = points.x[best], metrics.at("val", metric)
+    x, validation = float(points.x[best]), metrics.at("val", metric)
     near = [best, best]
     for side, step in ((0, -1), (1, 1)):
-        while 0 <= (at := near[side] + step) < len(points) and close(points, at, best, validation):
+        while 0 <= (at := near[side] + step) < tried and close(points, at, best, validation):
             near[side] = at
-    low, high = points.x[near[0]], points.x[near[1]]
-    point = "one point" if metrics.metric(metric).is_fraction else "1 %"
-    width = (
-        f"within {point} of that from {wording.number(low)} to {wording.number(high)}"
-        + (f", a factor of {high / low:.3g}" if low > 0 else "")
-        if high > low
-        else f"no other value that was tried comes within {point} of that"
-    )
-    sentence = (
-        f"{name}best at {factor}={wording.number(x)} ({validation} "
-        f"{wording.value(validation, points.chosen_by[best])}, {metric} "
-        f"{wording.value(metric, points['mean'][best])}); {width}.{ends}"
-    )
-    if len(points) == 2:
-        return f"{sentence} Two values cannot show where the best lies.", False
-    edge = best == len(points) - 1 or (best == 0 and x != 0)  # below 0, such as no weight decay, lies nothing
-    if edge:
-        which = "smallest" if best == 0 else "largest"
-        sentence += f" That is the {which} value tried: range too narrow, the ranking is provisional."
-    return sentence, edge
+    edge = None
+    if tried > 2 and best == tried - 1:
+        edge = Edge.LARGEST
+    elif tried > 2 and best == 0 and x != 0:  # 0, such as no weight decay, has nothing below it
+        edge = Edge.SMALLEST
+    low, high = float(points.x[near[0]]), float(points.x[near[1]])
+    return Optimum(line, x, points.chosen_by[best], points["mean"][best], low, high, diverged, tried, edge)
 
 
 def close(points: pd.DataFrame, at: int, best: int, validation: str) -> bool:
@@ -159,33 +183,67 @@ def interaction(
     diverged = cells.assign(metric=cells.status == "diverged").pivot_table("metric", "row", "column", "any")
     chosen = chosen.mask(diverged.reindex(**order).eq(True))
     best = (metrics.sign(metric) * chosen).dropna(how="all").idxmax(axis=1)
-    word = columns.rpartition(".")[2]
-    if best.empty:
-        sentence = f"No {columns} gave a result without divergence."
-    elif best.nunique() == 1:
-        sentence = f"The best {columns} is {best.iloc[0]} for every {rows}."
-    else:
-        sentence = (
-            f"The best {columns} depends on {rows}: "
-            + ", ".join(f"{row} {word}={value}" for row, value in best.items())
-            + "."
-        )
-    whole = grid.dropna(how="all").dropna(axis=1)
+    fraction, whole = math.nan, grid.dropna(how="all").dropna(axis=1)
     if min(whole.shape) >= 2:
         values = whole.to_numpy()
         centred = values - values.mean()
         left = centred - centred.mean(0) - centred.mean(1, keepdims=True)
         total = float((centred**2).sum())
         if total > 1e-20 * float((values**2).sum()):
-            share = float((left**2).sum()) / total
-            part = " (over the part of the grid without holes)" if whole.shape != grid.shape else ""
-            sentence += (
-                f" Of the variation between the cells{part}, {1 - share:.0%} is what {rows} and {word} each add for "
-                f"themselves, {share:.0%} is their interaction."
-            )
-    return Interaction(rows, columns, grid, sentence)
+            fraction = float((left**2).sum()) / total
+    return Interaction(rows, columns, grid, best.to_dict(), fraction, complete=whole.shape == grid.shape)
 
 
 def ordered(values: Sequence[Any]) -> list[str]:
     """Each once: numbers ascending, words as they came."""
     return list(dict.fromkeys(map(text, sorted(values) if all(map(is_number, values)) else values)))
+
+
+# in words
+
+
+def sensitivity_sentences(item: Sensitivity, metric: str) -> list[str]:
+    """One for each line."""
+    return [optimum_sentence(each, item.factor, metric) for each in item.optima]
+
+
+def optimum_sentence(it: Optimum, factor: str, metric: str) -> str:
+    name = f"{it.line}: " if it.line else ""
+    diverged = f" It diverged at {', '.join(map(wording.number, it.diverged))}." if it.diverged else ""
+    if math.isnan(it.x):
+        return f"{name}no value of {factor} gave a result without divergence.{diverged}"
+    validation = metrics.at("val", metric)
+    point = "one point" if metrics.metric(metric).is_fraction else "1 %"
+    width = (
+        f"within {point} of that from {wording.number(it.low)} to {wording.number(it.high)}"
+        + (f", a factor of {it.high / it.low:.3g}" if it.low > 0 else "")
+        if it.high > it.low
+        else f"no other value that was tried comes within {point} of that"
+    )
+    sentence = (
+        f"{name}best at {factor}={wording.number(it.x)} ({validation} {wording.value(validation, it.validation)}, "
+        f"{metric} {wording.value(metric, it.result)}); {width}.{diverged}"
+    )
+    if it.tried == 2:
+        return f"{sentence} Two values cannot show where the best lies."
+    if it.edge is not None:
+        sentence += f" That is the {it.edge} value tried: range too narrow, the ranking is provisional."
+    return sentence
+
+
+def interaction_sentence(it: Interaction) -> str:
+    word = it.columns.rpartition(".")[2]
+    if not it.best:
+        sentence = f"No {it.columns} gave a result without divergence."
+    elif len(set(it.best.values())) == 1:
+        sentence = f"The best {it.columns} is {next(iter(it.best.values()))} for every {it.rows}."
+    else:
+        each = ", ".join(f"{row} {word}={value}" for row, value in it.best.items())
+        sentence = f"The best {it.columns} depends on {it.rows}: {each}."
+    if math.isnan(it.fraction):
+        return sentence
+    where = "" if it.complete else " (over the part of the grid without holes)"
+    return (
+        f"{sentence} Of the variation between the cells{where}, {1 - it.fraction:.0%} is what {it.rows} and {word} "
+        f"each add for themselves, {it.fraction:.0%} is their interaction."
+    )

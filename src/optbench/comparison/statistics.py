@@ -9,7 +9,7 @@ from scipy import stats
 
 Floats = NDArray[np.float64]
 
-ALPHA = 0.05  # of all sweeps without any true difference, at most this part claims one
+ALPHA = 0.05  # of all sweeps without any true difference, at most this fraction claims one
 POWER = 0.80
 MOST_SEEDS = 1000
 WILD = 30  # times the usual variance: a rate at which training breaks, not one that is a little restless
@@ -56,13 +56,14 @@ def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
             result.
 
     Returns:
-        a row a pair of columns `i < j`: `i`, `j`, `n`, `difference` (i - j), `low`, `high`, `improvement`, `p`,
-        `p_holm`, `p_wilcoxon`, `detectable`, `seeds_needed`, as `Comparison.differences` describes them.
+        one row per pair of columns `i < j`: `i`, `j`, `n`, `difference` (i - j), `low`, `high`, `improvement`, `p`,
+        `p_holm`, `p_wilcoxon`, `detectable`, `seeds_needed`, as `Judgement.differences` describes them.
 
     The error of a difference is the larger of two estimates: the pair's own spread over seeds, and the spread that all
     configurations share, estimated from what configuration and seed together leave over. The second alone has more
     power and is right where all spread alike; the first protects a configuration that spreads more than the rest. One
-    that spreads WILD times as much (in variance) would spoil it for all: it has no part, and its pairs stand alone.
+    that spreads WILD times as much (in variance) would spoil it for all: it is left out of it, and its pairs use their
+    own spread alone.
     """
     values = np.where(np.isfinite(values), values, np.nan)
     there_at_all = np.isfinite(values).any(0)
@@ -182,7 +183,7 @@ def noncentrality(df: NDArray[np.int_], tests: int) -> Floats:
 
 
 def seeds_needed(effects: Floats, configurations: int, tests: int) -> Floats:
-    """Seeds a configuration at which differences of so many of their standard deviations are found; inf: over 1000."""
+    """Seeds per configuration at which differences of that many standard deviations are found; inf: over 1000."""
     n = np.arange(2, MOST_SEEDS + 1)
     findable = noncentrality((configurations - 1) * (n - 1), tests) / np.sqrt(n)  # falls with n
     index = np.searchsorted(-findable, -np.nan_to_num(effects), side="left")
@@ -191,13 +192,13 @@ def seeds_needed(effects: Floats, configurations: int, tests: int) -> Floats:
 
 
 def performance_profile(costs: pd.DataFrame) -> pd.DataFrame:
-    """Dolan and Moré 2002: for each configuration, the share of problems that it solves within `ratio` x the best.
+    """Dolan and Moré 2002: for each configuration, the fraction of problems that it solves within `ratio` x the best.
 
     Args:
-        costs: a row a problem (a target at a seed), a column a configuration; inf: not solved; nan: not tried.
+        costs: one row per problem (a target at a seed), one column per configuration; inf: not solved; nan: not tried.
 
     Returns:
-        `configuration`, `ratio`, `share`: the corners of each step function, beginning at ratio 1. Problems that
+        `configuration`, `ratio`, `fraction`: the corners of each step function, beginning at ratio 1. Problems that
         nobody solved count for nobody.
     """
     solved = costs[np.isfinite(costs).any(axis=1)]
@@ -210,4 +211,4 @@ def performance_profile(costs: pd.DataFrame) -> pd.DataFrame:
         if len(tried):
             corners = np.unique(np.concatenate([[1.0], tried[np.isfinite(tried)], [last]]))
             rows += [(configuration, float(ratio), float((tried <= ratio).mean())) for ratio in corners]
-    return pd.DataFrame(rows, columns=["configuration", "ratio", "share"])
+    return pd.DataFrame(rows, columns=["configuration", "ratio", "fraction"])

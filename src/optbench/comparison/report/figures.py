@@ -11,13 +11,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from optbench.comparison.analysis import Comparison
+from optbench.comparison.facts import Facts
+from optbench.comparison.judgement import CLAIMED
+from optbench.comparison.report import curves as lines
 from optbench.comparison.report import palette
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.tables import problems
@@ -27,7 +29,7 @@ from optbench.records import metrics, wording
 NAMES = ("ranking", "differences", "curves", "curves_by_seconds", "time_to_target", "sensitivity_.+", "interaction")
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper, and two
 INK, MUTED = "#222222", "#767676"
-MOST_CURVES, MOST_RANKS, MOST_PAIRS, MOST_CELLS = 8, 30, 20, 150
+MOST_RANKS, MOST_PAIRS, MOST_CELLS = 30, 20, 150
 DASHES: dict[str, Any] = {"solid": "-", "dash": (0, (4, 1.6)), "dot": (0, (1, 1.4)), "dashdot": (0, (5, 1.4, 1, 1.4))}
 MARKERS = {"circle": "o", "square": "s", "diamond": "D", "triangle-up": "^", "cross": "P", "x": "X"}
 SETTINGS: Any = {
@@ -86,7 +88,7 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
             for suffix, dated in (("png", "Creation Time"), ("pdf", "CreationDate")):
                 paths.append(place / f"{name}.{suffix}")
                 figure.savefig(paths[-1], metadata={dated: None})  # undated: the same runs give the same bytes
-                figure.set_layout_engine("none")  # it stands
+                figure.set_layout_engine("none")  # laid out once, for both files
     return paths
 
 
@@ -97,29 +99,30 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
             "ranking": ranking(comparison),
             "differences": differences(comparison),
             "curves": curves(comparison, "epoch"),
-            "curves_by_seconds": None if comparison.times_withheld else curves(comparison, "seconds"),
+            "curves_by_seconds": curves(comparison, "seconds") if "seconds" in lines.axes(comparison.facts) else None,
             "time_to_target": time_to_target(comparison),
             **{
-                "sensitivity_" + re.sub(r"[^\w.-]+", "_", item.factor): sensitivity(comparison, item)
-                for item in comparison.sensitivities
+                "sensitivity_" + re.sub(r"[^\w.-]+", "_", item.factor): sensitivity(comparison.facts, item)
+                for item in comparison.judgement.sensitivities
             },
-            "interaction": interaction(comparison.interaction, comparison.metric, comparison.higher_is_better),
+            "interaction": interaction(comparison.facts, comparison.judgement.interaction),
         }
         return {name: figure for name, figure in figures.items() if figure is not None}
 
 
 def ranking(comparison: Comparison) -> Figure | None:
     """The best on top: mean with its interval, and each seed as a small dot below."""
-    metric, rows = comparison.metric, comparison.ranking.head(MOST_RANKS)
+    facts, ranked = comparison.facts, comparison.judgement.ranking
+    metric, rows = facts.metric, ranked.head(MOST_RANKS)
     if rows["mean"].isna().all():
         return None
-    styles, scale = palette.styles(comparison), scale_of(metric)
+    styles, scale = palette.styles(facts), scale_of(metric)
     names = labels(rows["configuration"])
-    ticks = [names[row.configuration] + remark(row, comparison.baseline) for row in rows.itertuples()]
+    ticks = [names[row.configuration] + remark(row, facts.baseline) for row in rows.itertuples()]
     figure = Figure(figsize=(fitting(ticks, 22), 0.75 + 0.24 * len(rows)), layout="constrained")
     axes = figure.subplots()
 
-    used = comparison.runs[comparison.runs["used"].astype(bool)]
+    used = facts.runs[facts.runs["used"].astype(bool)]
     seeds = used.groupby(["configuration", "seed"])["metric"].mean().reset_index()  # as the statistics sample them
     for y, row in enumerate(rows.itertuples()):
         style = styles[row.configuration]
@@ -132,10 +135,10 @@ def ranking(comparison: Comparison) -> Figure | None:
             axes.plot(dots, [y + 0.3] * len(dots), "o", color=style.colour, markersize=2.2, alpha=0.7, mew=0)
             axes.plot([scale * row.low, scale * row.high], [y, y], color=style.colour, solid_capstyle="butt")
         axes.plot(scale * row.mean, y, MARKERS[style.marker], color=style.colour, markersize=5, label=row.configuration)
-        if row.configuration == comparison.baseline:
+        if row.configuration == facts.baseline:
             axes.axvline(scale * row.mean, color=MUTED, linewidth=0.6, linestyle=DASHES["dot"], zorder=0)
 
-    if logarithmic(metric, rows["mean"]):
+    if lines.is_logarithmic(metric, rows["mean"]):
         set_log(axes, "x")
     axes.set_yticks(range(len(rows)), ticks)
     axes.set_ylim(len(rows) - 0.4, -0.6)
@@ -143,8 +146,8 @@ def ranking(comparison: Comparison) -> Figure | None:
     axes.grid(axis="x")
     note = "mean with 95 % interval; small dots: seeds" if rows["n"].max() > 1 else "one seed each"
     axes.set_xlabel(f"{axis_label(metric)}\n{note}", loc="right")  # it may reach below the names
-    if len(rows) < len(comparison.ranking):
-        axes.set_title(f"the best {len(rows)} of {len(comparison.ranking)} configurations", color=MUTED, loc="left")
+    if len(rows) < len(ranked):
+        axes.set_title(f"the best {len(rows)} of {len(ranked)} configurations", color=MUTED, loc="left")
     return figure
 
 
@@ -155,8 +158,8 @@ def remark(row: Any, baseline: str | None) -> str:
 
 
 def differences(comparison: Comparison) -> Figure | None:
-    """A forest plot: a row a pair, its difference with the interval; filled where a difference is claimed."""
-    metric, pairs = comparison.metric, comparison.differences
+    """A forest plot: one row per pair, its difference with the interval; filled where a difference is claimed."""
+    metric, pairs = comparison.facts.metric, comparison.judgement.differences
     known = pairs[pairs["difference"].notna()]
     rows = known.head(MOST_PAIRS)
     if known["low"].isna().all():  # with one seed each, the ranking shows it all
@@ -175,8 +178,10 @@ def differences(comparison: Comparison) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
     unit = " (points)" if scale == 100 else ""
-    sides = ("second is better", "first is better")[:: 1 if comparison.higher_is_better else -1]
-    axes.set_xlabel(f"difference in {short(metrics.title(metric))}{unit}\n← {sides[0]}   |   {sides[1]} →", loc="right")
+    sides = ("second is better", "first is better")[:: 1 if comparison.facts.higher_is_better else -1]
+    axes.set_xlabel(
+        f"difference in {shortened(metrics.title(metric))}{unit}\n← {sides[0]}   |   {sides[1]} →", loc="right"
+    )
     kinds = {True: ("difference claimed", INK), False: ("tie, or no claim", "white")}
     handles = [
         Line2D([], [], marker="o", linestyle="", color=INK, markersize=4.5, mfc=fill, label=text)
@@ -191,108 +196,87 @@ def differences(comparison: Comparison) -> Figure | None:
 
 
 def claimed(pair: Any) -> bool:
-    return pair.verdict in ("better", "worse")
+    return pair.verdict in CLAIMED
 
 
 def curves(comparison: Comparison, against: str) -> Figure | None:
-    """A panel a metric over `against` (`epoch` or `seconds`): the mean over seeds, in a band of one standard deviation.
-
-    A line ends where the first of its runs does: a mean over fewer runs would jump.
-    """
-    names, note = shown(comparison)
-    used = comparison.curves[comparison.curves["row"].map(comparison.runs["used"]).astype(bool)]
-    means = {name: mean_curve(used[used["configuration"] == name]) for name in names}
-    metrics = [
+    """One panel per metric over `against` (`epoch` or `seconds`): means, in a band of one standard deviation."""
+    facts = comparison.facts
+    names, note = lines.shown(comparison)
+    every = lines.mean_curves(facts)
+    drawn = {name: every[name] for name in names if name in every}
+    logged = [
         metric
-        for metric in comparison.curve_metrics
+        for metric in facts.curve_metrics
         if not (metric == "lr" and against == "seconds")
-        and any((mean[metric].notna() & mean[against].notna()).any() for mean, _ in means.values())
+        and any((curve.mean[metric].notna() & curve.mean[against].notna()).any() for curve in drawn.values())
     ]
-    if not metrics:
+    if not logged:
         return None
 
-    columns = {1: 1, 2: 2, 3: 3, 4: 2}[len(metrics)]
-    rows = -(-len(metrics) // columns)
+    columns = {1: 1, 2: 2, 3: 3, 4: 2}[len(logged)]
+    rows = -(-len(logged) // columns)
     width = DOUBLE if columns > 1 else SINGLE
-    banded = any(sd[metrics].notna().any(axis=None) for _, sd in means.values())
+    banded = any(curve.sd[logged].notna().any(axis=None) for curve in drawn.values())
     title = "; ".join(filter(None, [note, "band: ± 1 standard deviation over seeds" if banded else ""]))
     figure = Figure(layout="constrained")
-    styles = palette.styles(comparison)
+    styles = palette.styles(facts)
     panels = figure.subplots(rows, columns, squeeze=False).flat
-    for axes, metric in zip(panels, metrics, strict=True):
-        scale = scale_of(metric)
-        for k, (name, (mean, sd)) in enumerate(means.items()):
-            x, y, spread = mean[against].to_numpy(), scale * mean[metric].to_numpy(), scale * sd[metric].to_numpy()
+    for axes, metric in zip(panels, logged, strict=True):
+        scale, log = scale_of(metric), lines.logarithmic(metric, every.values())
+        for k, (name, curve) in enumerate(drawn.items()):
+            x, y = curve.mean[against].to_numpy(), scale * curve.mean[metric].to_numpy()
+            low, high = (scale * edge.to_numpy() for edge in curve.band(metric, log))
             step = max(1, len(x) // 6)
-            axes.plot(x, y, **line(styles[name]), markevery=(k % step, step), label=name)
-            axes.fill_between(x, y - spread, y + spread, color=styles[name].colour, alpha=0.15, linewidth=0)
-        if logarithmic(metric, pd.concat([mean[metric] for mean, _ in means.values()])):
+            axes.plot(x, y, **look(styles[name]), markevery=(k % step, step), label=name)
+            axes.fill_between(x, low, high, color=styles[name].colour, alpha=0.15, linewidth=0)
+        if log:
             set_log(axes, "y")
-        elif metric == "lr":
+        elif lines.from_zero(metric, log):
             axes.set_ylim(bottom=0)
         axes.set(xlabel="epoch" if against == "epoch" else "seconds of training", ylabel=axis_label(metric))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=against == "epoch", min_n_ticks=1))
         axes.grid(axis="y")
-    handles = {name: Line2D([], [], **line(styles[name])) for name, (mean, _) in means.items() if len(mean)}
+    handles = {name: Line2D([], [], **look(styles[name])) for name, curve in drawn.items() if len(curve.mean)}
     height = legend_below(figure, width, handles, title)
     figure.set_size_inches(width, 1.9 * rows + height)
     return figure
 
 
-def mean_curve(curves: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean and standard deviation at each epoch that all runs have; nan as soon as one run has no finite value."""
-    numbers = curves.drop(columns=["configuration", "seed"]).astype(float).replace([math.inf, -math.inf], math.nan)
-    epochs = numbers.groupby("epoch", as_index=False)
-    everyone = epochs["row"].nunique()["row"] == numbers["row"].nunique()
-    mean, sd = epochs.mean(skipna=False), epochs.std(skipna=False)
-    return mean[everyone.to_numpy()], sd[everyone.to_numpy()]
-
-
-def shown(comparison: Comparison) -> tuple[list[str], str]:
-    """The configurations that a figure of lines has room for, and a note where these are not all."""
-    ranked = list(comparison.ranking["configuration"])
-    if len(ranked) <= MOST_CURVES:
-        return ranked, ""
-    best, note = ranked[:MOST_CURVES], f"the best {MOST_CURVES} of {len(ranked)} configurations"
-    if comparison.baseline is None or comparison.baseline in best:
-        return best, note
-    return [*best, comparison.baseline], f"{note}, and the baseline"
-
-
 def time_to_target(comparison: Comparison) -> Figure | None:
-    """Performance profile: which share of the targets a configuration reaches within so many times the fewest steps."""
-    profile, styles = comparison.profile, palette.styles(comparison)
-    names, note = shown(comparison)
+    """Performance profile: the fraction of targets that are reached within so many times the fewest steps."""
+    profile, styles = comparison.judgement.profile, palette.styles(comparison.facts)
+    names, note = lines.shown(comparison)
     names = [name for name in names if (profile["configuration"] == name).any()]
     if not names:
         return None
     figure = Figure(layout="constrained")
     axes = figure.subplots()
-    right = 1.05 * max(profile["ratio"].max(), 1.05)  # lines go on to the edge: a share never falls again
+    right = 1.05 * max(profile["ratio"].max(), 1.05)  # lines end at the edge: a fraction never falls again
     for name in names:
         steps = profile[profile["configuration"] == name].sort_values("ratio")
-        x, y = [*steps["ratio"], right], [*100 * steps["share"], 100 * steps["share"].iloc[-1]]
-        style = {**line(styles[name]), "markevery": slice(0, len(steps))}
+        x, y = [*steps["ratio"], right], [*100 * steps["fraction"], 100 * steps["fraction"].iloc[-1]]
+        style = {**look(styles[name]), "markevery": slice(0, len(steps))}
         axes.plot(x, y, drawstyle="steps-post", label=name, clip_on=False, **style)
     axes.set(xlim=(1, right), ylim=(0, 102))
     if right > 4:
         set_log(axes, "x")
-    axes.set(xlabel="steps to a target, as a multiple of the fewest", ylabel="share of targets reached (%)")
+    axes.set(xlabel="steps to a target, as a multiple of the fewest", ylabel="fraction of targets reached (%)")
     axes.grid()
-    height = legend_below(figure, SINGLE, {name: Line2D([], [], **line(styles[name])) for name in names}, note)
+    height = legend_below(figure, SINGLE, {name: Line2D([], [], **look(styles[name])) for name in names}, note)
     figure.set_size_inches(SINGLE, 2.1 + height)
     return figure
 
 
-def sensitivity(comparison: Comparison, item: Sensitivity) -> Figure | None:
+def sensitivity(facts: Facts, item: Sensitivity) -> Figure | None:
     """The metric against a number: intervals, a ring at what validation chose, a cross at the bottom for divergence."""
-    points, metric = item.points, comparison.metric
+    points, metric = item.points, facts.metric
     if points["mean"].isna().all():
         return None
-    scale, styles = scale_of(metric), palette.line_styles(comparison, item)
-    sign = 1 if comparison.higher_is_better else -1
+    scale, styles = scale_of(metric), palette.line_styles(facts, item)
+    sign = 1 if facts.higher_is_better else -1
     best = (sign * points["mean"]).groupby(points["line"]).max().sort_values(ascending=False, kind="stable").index
-    names = list(best[:MOST_CURVES])
+    names = list(best[: lines.MOST_SHOWN])
     note = f"the best {len(names)} of {len(best)}" if len(names) < len(best) else ""
     figure = Figure(layout="constrained")
     axes = figure.subplots()
@@ -302,7 +286,7 @@ def sensitivity(comparison: Comparison, item: Sensitivity) -> Figure | None:
         its, style = points[points["line"] == name].sort_values("x"), styles[name]
         y, low, high = (scale * its[column].to_numpy() for column in ("mean", "low", "high"))
         x = its["x"].to_numpy()
-        axes.plot(x, y, **line(style), label=name)
+        axes.plot(x, y, **look(style), label=name)
         axes.vlines(x, low, high, color=style.colour, linewidth=1)
         chosen = its["best"].to_numpy(bool)
         axes.plot(x[chosen], y[chosen], "o", markersize=8, mfc="none", mec=INK, mew=0.8)
@@ -310,9 +294,9 @@ def sensitivity(comparison: Comparison, item: Sensitivity) -> Figure | None:
             level = 0.035 + 0.055 * stacked[value]
             axes.plot(value, level, "x", color=style.colour, mew=1.4, transform=axes.get_xaxis_transform())
             stacked[value] += 1
-        handles[name or f"all by {item.factor}"] = Line2D([], [], **line(style))
+        handles[name or f"all by {item.factor}"] = Line2D([], [], **look(style))
 
-    if logarithmic(metric, points["mean"]):
+    if lines.is_logarithmic(metric, points["mean"]):
         set_log(axes, "y")
     axes.margins(y=0.05 + 0.07 * max(stacked.values(), default=0))  # room for the crosses
     values = sorted(set(points["x"]))
@@ -321,7 +305,7 @@ def sensitivity(comparison: Comparison, item: Sensitivity) -> Figure | None:
     ticks = apart(values, item.log)
     axes.set_xticks(ticks, [wording.number(x) for x in ticks], rotation=30 if len(ticks) > 5 else 0)
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel=short(item.factor), ylabel=axis_label(metric))
+    axes.set(xlabel=shortened(item.factor), ylabel=axis_label(metric))
     axes.grid(axis="y")
     if points["best"].any():
         handles["best on validation"] = Line2D([], [], linestyle="", marker="o", markersize=7, mfc="none", mec=INK)
@@ -333,10 +317,11 @@ def sensitivity(comparison: Comparison, item: Sensitivity) -> Figure | None:
     return figure
 
 
-def interaction(item: Interaction | None, metric: str, higher_is_better: bool) -> Figure | None:
+def interaction(facts: Facts, item: Interaction | None) -> Figure | None:
     """A heat map with its numbers; what is lighter is better, a dash has no result."""
     if item is None or item.grid.isna().all(axis=None) or item.grid.size > MOST_CELLS:
         return None
+    metric = facts.metric
     values = scale_of(metric) * item.grid.to_numpy(float)
     rows, columns = values.shape
     below, beside = labels(item.grid.columns, 20), labels(item.grid.index, 30)
@@ -346,8 +331,8 @@ def interaction(item: Interaction | None, metric: str, higher_is_better: bool) -
     figure = Figure(figsize=(width, 1 + 0.3 * rows + (0.05 * longest if slanted else 0)), layout="constrained")
     axes = figure.subplots()
     axes.set_facecolor("#eeeeee")
-    cmap = "cividis" if higher_is_better else "cividis_r"
-    norm = "log" if logarithmic(metric, item.grid.stack()) else "linear"
+    cmap = "cividis" if facts.higher_is_better else "cividis_r"
+    norm = "log" if lines.is_logarithmic(metric, item.grid.stack()) else "linear"
     image = axes.imshow(values, cmap, norm, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         if math.isnan(value):
@@ -360,7 +345,7 @@ def interaction(item: Interaction | None, metric: str, higher_is_better: bool) -
     ticks = [below[name] for name in item.grid.columns]
     axes.set_xticks(range(columns), ticks, rotation=40 if slanted else 0, ha="right" if slanted else "center")
     axes.set_yticks(range(rows), [beside[name] for name in item.grid.index])
-    axes.set(xlabel=short(item.columns), ylabel=short(item.rows, 24))
+    axes.set(xlabel=shortened(item.columns), ylabel=shortened(item.rows, 24))
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
@@ -375,7 +360,7 @@ def interaction(item: Interaction | None, metric: str, higher_is_better: bool) -
 
 
 def scale_of(metric: str) -> float:
-    """Shares are drawn as per cent."""
+    """Fractions are drawn as per cent."""
     return 100 if metrics.metric(metric).is_fraction else 1
 
 
@@ -383,10 +368,10 @@ def axis_label(metric: str) -> str:
     """`validation accuracy (%)` for `val/accuracy`."""
     if metric == "lr":
         return "learning rate"
-    return short(metrics.title(metric)) + (" (%)" if scale_of(metric) == 100 else "")
+    return shortened(metrics.title(metric)) + (" (%)" if scale_of(metric) == 100 else "")
 
 
-def short(text: str, most: int = 36) -> str:
+def shortened(text: str, most: int = 36) -> str:
     """In one line and of no more than so many letters; what is too many is missing in the middle."""
     text = "".join(letter if letter.isprintable() else " " for letter in str(text))
     if len(text) <= most:
@@ -400,8 +385,8 @@ def labels(names: Iterable[str], most: int = 36) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in names:
         if name not in found:
-            label = short(name, most)
-            found[name] = f"{short(name, most - 5)} ({len(found) + 1})" if label in found.values() else label
+            label = shortened(name, most)
+            found[name] = f"{shortened(name, most - 5)} ({len(found) + 1})" if label in found.values() else label
     return found
 
 
@@ -410,7 +395,7 @@ def fitting(texts: Iterable[str], most: int) -> float:
     return SINGLE if max(map(len, texts)) <= most else DOUBLE
 
 
-def line(style: Style) -> dict[str, Any]:
+def look(style: Style) -> dict[str, Any]:
     return {"color": style.colour, "linestyle": DASHES[style.dash], "marker": MARKERS[style.marker], "mew": 0}
 
 
@@ -423,12 +408,6 @@ def apart(values: Sequence[float], log: bool) -> list[float]:
         if place - places[kept[-1]] > room:
             kept.append(k)
     return [values[k] for k in kept]
-
-
-def logarithmic(metric: str, values: pd.Series) -> bool:
-    """Whether only a logarithmic axis shows all of them: a loss that explodes, a learning rate that is varied."""
-    finite = values[np.isfinite(values)]
-    return scale_of(metric) == 1 and bool(finite.max() > 20 * finite.min() > 0)
 
 
 def set_log(axes: Axes, which: str) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import chain, cycle
 
-from optbench.comparison.analysis import Comparison
+from optbench.comparison.facts import Facts
 from optbench.comparison.sensitivity import Sensitivity
 
 # Safe for colour-blind readers and legible on white and on a dark page, which leaves neither yellow nor black:
@@ -27,14 +27,14 @@ class Style:
     marker: str
 
 
-def styles(comparison: Comparison) -> dict[str, Style]:
-    """A style a configuration: its hue's colour, and a dash and a marker of its own."""
-    return assign(comparison.hues)
+def styles(facts: Facts) -> dict[str, Style]:
+    """One style per configuration: its hue's colour, and a dash and a marker of its own."""
+    return assign(facts.hues)
 
 
-def line_styles(comparison: Comparison, sensitivity: Sensitivity) -> dict[str, Style]:
-    """A style a line: the colour of the hue that it names, such as `adam` in `adam batch_size=64`."""
-    hues = set(comparison.hues.values())
+def line_styles(facts: Facts, sensitivity: Sensitivity) -> dict[str, Style]:
+    """One style per line: the colour of the hue that it names, such as `adam` in `adam batch_size=64`."""
+    hues = set(facts.hues.values())
     lines = dict.fromkeys(sensitivity.points["line"])
     return assign({line: next((word for word in line.split(" ") if word in hues), line) for line in lines})
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from optbench.comparison.analysis import Comparison
+from optbench.comparison.facts import Facts
+from optbench.comparison.judgement import Judgement, Verdict
 from optbench.records import metrics, wording
 from optbench.records.files import write_csv
 
@@ -26,30 +28,31 @@ def problems(row: Any) -> str:
 
 def markdown(comparison: Comparison) -> str:
     """The report as text, to paste into an issue or a draft."""
-    it = comparison
+    facts, judgement, words = comparison.facts, comparison.judgement, comparison.words
+    sensitivities = zip(judgement.sensitivities, words.sensitivities, strict=True)
     parts = [
-        f"# Comparison by {escaped(it.metric)}",
-        *(f"> **Warning:** {escaped(sentence)}" for sentence in it.violations),
-        " ".join(map(escaped, it.answer)),
-        section("Ranking", ranking_table(it)),
-        section("Differences", difference_table(it)),
-        section("Time to target", target_table(it)),
-        *(section(f"Sensitivity to {escaped(each.factor)}", listed(each.verdicts)) for each in it.sensitivities),
-        section("Interaction", escaped(it.interaction.sentence) if it.interaction else ""),
-        section("What was equal", ledger_table(it)),
-        section("Notes", listed([*filter(None, [it.times_withheld]), *it.notes])),
-        section("Left out", listed(it.skipped)),
-        section("Source", listed(it.sources)),
+        f"# Comparison by {escaped(facts.metric)}",
+        *(f"> **Warning:** {escaped(sentence)}" for sentence in words.violations),
+        " ".join(map(escaped, words.answer)),
+        section("Ranking", ranking_table(facts, judgement)),
+        section("Differences", difference_table(facts, judgement)),
+        section("Time to target", target_table(facts, judgement)),
+        *(section(f"Sensitivity to {escaped(item.factor)}", listed(said)) for item, said in sensitivities),
+        section("Interaction", escaped(words.interaction)),
+        section("What was equal", ledger_table(judgement)),
+        section("Notes", listed([*filter(None, [words.times_withheld]), *words.notes])),
+        section("Left out", listed(words.skipped)),
+        section("Source", listed(facts.sources)),
     ]
     return writable("\n\n".join(filter(None, parts)) + "\n")
 
 
-def ranking_table(comparison: Comparison) -> str:
-    metric, validation = comparison.metric, comparison.validation
+def ranking_table(facts: Facts, judgement: Judgement) -> str:
+    metric, validation = facts.metric, facts.validation
     rows = [
         [
             f"{row.rank:.0f}" if row.rank else NONE,
-            named(row.configuration, comparison.baseline),
+            named(row.configuration, facts.baseline),
             wording.count(row.n),
             wording.value(metric, row.mean),
             wording.interval(metric, row.low, row.high),
@@ -57,7 +60,7 @@ def ranking_table(comparison: Comparison) -> str:
             NONE if math.isnan(row.best_epoch) else wording.number(round(row.best_epoch, 1)),
             problems(row),
         ]
-        for row in comparison.ranking.itertuples()
+        for row in judgement.ranking.itertuples()
     ]
     header = ["rank", "configuration", "n", metric, "95 % interval", validation, "epochs to best", "problems"]
     return table(header, rows, "rlrrrrrl")
@@ -67,15 +70,15 @@ def named(configuration: str, baseline: str | None) -> str:
     return f"{configuration} (baseline)" if configuration == baseline else configuration
 
 
-def difference_table(comparison: Comparison) -> str:
-    metric, pairs = comparison.metric, comparison.differences.head(MOST_PAIRS)
+def difference_table(facts: Facts, judgement: Judgement) -> str:
+    metric, pairs = facts.metric, judgement.differences.head(MOST_PAIRS)
     rows = [
         [
             row.a,
             row.b,
             wording.count(row.n),
             wording.difference(metric, row.difference),
-            difference_interval(metric, row.low, row.high),
+            wording.difference_interval(metric, row.low, row.high),
             wording.p_value(row.p_holm),
             row.verdict,
             "> 1000" if math.isinf(row.seeds_needed) else wording.count(row.seeds_needed),
@@ -83,32 +86,22 @@ def difference_table(comparison: Comparison) -> str:
         for row in pairs.itertuples()
     ]
     header = ["A", "B", "common seeds", "A − B", "95 % interval", "p (Holm)", "verdict on A", "seeds needed"]
-    of = len(comparison.differences)
+    of = len(judgement.differences)
     more = f"\n\nThe first {len(pairs)} of {of} pairs; statistics.csv has all." if of > len(pairs) else ""
     return table(header, rows, "llrrrrlr") + more
 
 
-def difference_interval(metric: str, low: float, high: float) -> str:
-    """`+0.12 to +2.30 points`; a dash where there is none."""
-    if math.isnan(low) or math.isnan(high):
-        return NONE
-    return f"{wording.difference(metric, low).removesuffix(' points')} to {wording.difference(metric, high)}"
-
-
-def target_table(comparison: Comparison) -> str:
-    """A row a configuration, a column a target."""
-    if comparison.targets.empty:
+def target_table(facts: Facts, judgement: Judgement) -> str:
+    """One row per configuration, one column per target."""
+    if judgement.targets.empty:
         return ""
-    validation, upwards = comparison.validation, comparison.higher_is_better
-    targets = sorted(set(comparison.targets["target"]), reverse=not upwards)
+    validation, upwards = facts.validation, facts.higher_is_better
+    targets = sorted(set(judgement.targets["target"]), reverse=not upwards)
     rows = []
-    for configuration, its in comparison.targets.groupby("configuration", sort=False):
+    for configuration, its in judgement.targets.groupby("configuration", sort=False):
         found = {row.target: reach(row) for row in its.itertuples()}
         rows.append([str(configuration), *(found.get(target, NONE) for target in targets)])
-    header = [
-        "configuration",
-        *(f"{'≥' if upwards else '≤'} {wording.value(validation, target)}" for target in targets),
-    ]
+    header = ["configuration", *(wording.level(validation, target, upwards) for target in targets)]
     note = f"Medians, by {escaped(validation)} at the end of an epoch. ∞: more than half of the runs missed it.\n\n"
     return note + table(header, rows, "l" + "r" * len(targets))
 
@@ -121,9 +114,9 @@ def reach(row: Any) -> str:
     return when if row.reached == row.n else f"{when} ({row.reached:.0f} of {row.n:.0f})"
 
 
-def ledger_table(comparison: Comparison) -> str:
+def ledger_table(judgement: Judgement) -> str:
     equal = {True: "yes", False: "no", None: "unknown"}
-    return table(["", "equal", "value"], [[c.item, equal[c.equal], c.text] for c in comparison.ledger], "lll")
+    return table(["", "equal", "value"], [[c.item, equal[c.equal], c.text] for c in judgement.ledger], "lll")
 
 
 def section(title: str, body: str) -> str:
@@ -146,7 +139,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> s
 
 def escaped(text: str) -> str:
     """Text that Markdown shows as it is: in one line, no markup, no HTML, no formula."""
-    return re.sub(r"([\\`*_\[\]<>|$~#])", r"\\\1", one_line(text))
+    return re.sub(r"([\\`*_\[\]<>|$~#&])", r"\\\1", one_line(text))
 
 
 # LaTeX
@@ -167,19 +160,20 @@ LATEX = {
 
 def latex(comparison: Comparison) -> str:
     """A table float with booktabs' rules."""
-    metric, ranking = comparison.metric, comparison.ranking
-    share, winner = metrics.metric(metric).is_fraction, best_claimed(comparison)
+    facts, ranking = comparison.facts, comparison.judgement.ranking
+    metric, winner = facts.metric, best_claimed(comparison.judgement)
+    fraction = metrics.metric(metric).is_fraction
     sizes = sorted({int(n) for n in ranking["n"] if n})
     several = sizes[-1:] > [1]
     seeds = "–".join(str(n) for n in dict.fromkeys([*sizes[:1], *sizes[-1:]])) or "0"
-    caption = f"{metrics.title(metric).capitalize()}{' (%)' * share}, mean over {seeds} seed{'s' * several}"
+    caption = f"{metrics.title(metric).capitalize()}{' (%)' * fraction}, mean over {seeds} seed{'s' * several}"
     caption += " with its 95 % confidence interval (Student's t)." * several or ": nothing can be said about chance."
     if winner:
         caption += " Bold: better than every other configuration (paired by seed, p < 0.05 after Holm's correction)."
 
     lines = []
     for row in ranking.itertuples():
-        mean, low, high = (f"{100 * x:.2f}" if share else f"{x:.4f}" for x in (row.mean, row.low, row.high))
+        mean, low, high = (f"{100 * x:.2f}" if fraction else f"{x:.4f}" for x in (row.mean, row.low, row.high))
         texts = [
             f"{row.rank:.0f}" if row.rank else "--",
             tex(row.configuration),
@@ -192,7 +186,7 @@ def latex(comparison: Comparison) -> str:
             texts[1], texts[3] = rf"\textbf{{{texts[1]}}}", rf"\textbf{{{texts[3]}}}"
         lines.append(f"    {' & '.join(texts)} \\\\")
     rows = "\n".join(lines)
-    made = f"python src/compare.py 'runs=[{','.join(comparison.sources)}]' metric={metric}"
+    made = f"python src/compare.py 'runs=[{','.join(facts.sources)}]' metric={metric}"
     return writable(
         rf"""% Needs \usepackage{{booktabs}}; letters that pdfLaTeX lacks need LuaLaTeX.
 % Made by OptBench: {one_line(made)}
@@ -211,10 +205,10 @@ def latex(comparison: Comparison) -> str:
     )
 
 
-def best_claimed(comparison: Comparison) -> str | None:
+def best_claimed(judgement: Judgement) -> str | None:
     """The configuration that is claimed to be better than every other one that has a result, if there is one."""
-    pairs, results = comparison.differences, int((comparison.ranking["n"] > 0).sum())
-    winners = [*pairs["a"][pairs["verdict"] == "better"], *pairs["b"][pairs["verdict"] == "worse"]]
+    pairs, results = judgement.differences, int((judgement.ranking["n"] > 0).sum())
+    winners = [*pairs["a"][pairs["verdict"] == Verdict.BETTER], *pairs["b"][pairs["verdict"] == Verdict.WORSE]]
     return next((name for name, won in Counter(winners).items() if won == results - 1), None)
 
 
@@ -225,18 +219,18 @@ def tex(text: str) -> str:
 # CSV
 
 
-def summary_csv(comparison: Comparison, path: Path) -> None:
-    """A row a run, in full precision."""
-    frame = comparison.runs
-    write_csv(path, list(map(defused, frame.columns)), [cells(row) for row in frame.to_dict("records")])
+def summary_csv(facts: Facts, path: Path) -> None:
+    """One row per run, in full precision."""
+    frame = facts.runs
+    write_csv(path, list(map(neutralised, frame.columns)), [cells(row) for row in frame.to_dict("records")])
 
 
-def statistics_csv(comparison: Comparison, path: Path) -> None:
-    """A row a figure: of a configuration, of a pair of them (`configuration` less `other`), of one at a target."""
+def statistics_csv(judgement: Judgement, path: Path) -> None:
+    """One row per number: of a configuration, of a pair of them (`configuration` less `other`), of one at a target."""
     blocks = {
-        "configuration": (comparison.ranking, {"configuration": "configuration"}),
-        "pair": (comparison.differences, {"a": "configuration", "b": "other"}),
-        "target": (comparison.targets, {"configuration": "configuration", "target": "target"}),
+        "configuration": (judgement.ranking, {"configuration": "configuration"}),
+        "pair": (judgement.differences, {"a": "configuration", "b": "other"}),
+        "target": (judgement.targets, {"configuration": "configuration", "target": "target"}),
     }
     rows = [
         cells({"kind": kind, **{keys[key]: row[key] for key in keys}, "statistic": name, "value": value})
@@ -249,20 +243,25 @@ def statistics_csv(comparison: Comparison, path: Path) -> None:
 
 
 def cells(row: dict[Any, Any]) -> dict[str, Any]:
-    return {defused(key): cell(value) for key, value in row.items()}
+    return {neutralised(key): cell(value) for key, value in row.items()}
 
 
 def cell(value: Any) -> Any:
     """As a spreadsheet takes it: nothing for nan, and no text that it would run as a formula."""
     if isinstance(value, str):
-        return defused(value)
+        return neutralised(value)
     return "" if isinstance(value, float) and math.isnan(value) else value
 
 
-def defused(text: str) -> str:
-    """An apostrophe before = + - @, which begin a formula; numbers are none. All line ends become one kind."""
+# What begins a formula: = + - @ and their full-width forms, after any space that a spreadsheet strips (three kinds are
+# no \s). A tab or a line end at the start can move text into another cell.
+FORMULA = re.compile(r"[\s\u200b\u2060\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\n]")
+
+
+def neutralised(text: str) -> str:
+    """An apostrophe before what a spreadsheet would run; numbers are none of it. All line ends become one kind."""
     text = writable(re.sub(r"\r\n?", "\n", text))
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t")) and not reads_as_number(text) else text
+    return f"'{text}" if FORMULA.match(text) and not reads_as_number(text) else text
 
 
 def reads_as_number(text: str) -> bool:
@@ -278,11 +277,12 @@ def reads_as_number(text: str) -> bool:
 
 def terminal(comparison: Comparison) -> list[dict[str, Any]]:
     """Rows for `terminal.show`, which prints None as a dash. Columns with nothing in them are left out."""
-    metric, validation = comparison.metric, comparison.validation
+    facts, ranking = comparison.facts, comparison.judgement.ranking
+    metric, validation = facts.metric, facts.validation
     rows = [
         {
             "rank": row.rank or None,
-            "configuration": one_line(named(row.configuration, comparison.baseline)),
+            "configuration": one_line(named(row.configuration, facts.baseline)),
             "n": row.n,
             metric: plus_minus(metric, row.mean, row.low, row.high),
             validation: wording.value(validation, row.validation),
@@ -290,7 +290,7 @@ def terminal(comparison: Comparison) -> list[dict[str, Any]]:
             "an epoch": None if math.isnan(row.epoch_seconds) else wording.seconds(row.epoch_seconds),
             "problems": problems(row) or None,
         }
-        for row in comparison.ranking.itertuples()
+        for row in ranking.itertuples()
     ]
     return [{key: value for key, value in row.items() if any(other[key] is not None for other in rows)} for row in rows]
 

@@ -25,10 +25,10 @@ function draw(box) {
 }
 
 function curves(k) {
-  const { log, share } = data.metrics[k];
+  const { log, zero, fraction } = data.metrics[k];
   const visible = chosen("curves");
   const hover = "%{fullData.name}<br>%{text}<br>" +
-    `${data.axes[across]} %{x}: %{y:${share ? ".2%" : ".4~g"}}<extra></extra>`;
+    `${data.axes[across]} %{x}: %{y:${fraction ? ".2%" : ".4~g"}}<extra></extra>`;
   const lone = [], bands = [], means = [];
   data.configurations.forEach((configuration, group) => {
     if (!visible.has(group)) return;
@@ -40,8 +40,7 @@ function curves(k) {
     const x = series(mean.x[across]), y = series(mean.y[k]), sd = mean.sd && series(mean.sd[k]);
     if (sd) {
       const there = [...y.keys()].filter((i) => y[i] !== null && sd[i] !== null);
-      const low = there.map((i) => (log ? Math.max(y[i] - sd[i], y[i] / 10) : y[i] - sd[i])); // no band reaches log(0)
-      const high = there.map((i) => y[i] + sd[i]);
+      const low = there.map((i) => series(mean.low[k])[i]), high = there.map((i) => series(mean.high[k])[i]);
       const along = there.map((i) => x[i]);
       bands.push({ group, x: [...along, ...along.toReversed()], y: [...high, ...low.toReversed()], mode: "lines",
         fill: "toself", line: { width: 0 }, fillcolor: configuration.line.color + "2e", hoverinfo: "skip" });
@@ -51,7 +50,7 @@ function curves(k) {
       text: y.map((_, i) => (sd ? `mean of ${mean.n} runs, sd ${sd[i]}` : "one run")) });
   });
   const xaxis = { title: { text: data.axes[across] }, dtick: across === 0 && data.epochs <= 12 ? 1 : undefined };
-  const yaxis = { type: log ? "log" : "linear", nticks: log ? 6 : 0, tickformat: share ? "~%" : "" };
+  const yaxis = { type: log ? "log" : "linear", nticks: log ? 6 : 0, rangemode: zero ? "tozero" : "normal", tickformat: fraction ? "~%" : "" };
   return { data: [...lone, ...bands, ...means], layout: { xaxis, yaxis, uirevision: across } };
 }
 

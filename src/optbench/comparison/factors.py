@@ -1,0 +1,136 @@
+"""What varies between runs, which of it is compared, and the names of the configurations."""
+
+import re
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from optbench.records.configuration import identity, key_of, leaves
+from optbench.records.record import RunRecord
+from optbench.records.wording import near, text
+
+# What can differ without an effect on the result: places (the data have a hash), what is shown, what is logged.
+NEUTRAL = re.compile(
+    r"(output_dir|task|compare|resume|trust|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
+    r"default_root_dir|profiler)|callbacks\.(histograms|figures|progress|summary|learning_rate|last_checkpoint))(\.|$)"
+)
+
+
+class Factors(NamedTuple):
+    """What varies between the runs; `seed` is not among it, since it numbers the samples.
+
+    Attributes:
+        groups: the configuration groups (`optimizer`, `model`, …) among `independent`.
+        independent: key -> the value of each run, for what varies by itself.
+        implied: the same for what varies only together with those, such as the learning rates of two optimizers.
+    """
+
+    groups: list[str]
+    independent: dict[str, list[Any]]
+    implied: dict[str, list[Any]]
+
+    @property
+    def varying(self) -> dict[str, list[Any]]:
+        return {**self.independent, **self.implied}
+
+
+def find_factors(records: Sequence[RunRecord]) -> Factors:
+    """What varies by itself between the runs, and what varies only together with that.
+
+    A group that varies is a factor, and so is a key that someone typed; a key that nobody typed is one where it varies
+    within what is known so far. What a factor fixes is implied: Adam's `betas` come with `optimizer=adam`.
+    """
+    groups = sorted({group for record in records for group in record.choices if not NEUTRAL.match(group)})
+    values: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}
+    configs = [dict(leaves(record.config)) for record in records]
+    places = [str(record.config.get("output_dir") or "\0") for record in records]
+    for key in dict.fromkeys(key for config in configs for key in config):
+        column = [config.get(key) for config in configs]
+        if key.startswith("trainer.") and any(type(value) is int and value == 1 for value in column):
+            column = [str(value) if value == 1 else value for value in column]  # 1 is one batch, 1.0 is all of them
+        follows_seed = all(value == record.seed for value, record in zip(column, records, strict=True))
+        in_folder = any(isinstance(value, str) and place in value for value, place in zip(column, places, strict=True))
+        if not (NEUTRAL.match(key) or follows_seed or in_folder or key in values):
+            values[key] = column
+    varying = {key: column for key, column in values.items() if len(set(map(identity, column))) > 1}
+    typed = {key_of(override) for record in records for override in record.overrides}
+
+    factors: dict[str, list[Any]] = {}
+    for wanted_group, wanted_typed in ((True, True), (True, False), (False, True), (False, False)):
+        known = dict(factors)  # two typed keys that vary together are both named
+        for key, column in varying.items():
+            if (key in groups, key in typed) == (wanted_group, wanted_typed):
+                beside = known if wanted_typed else factors
+                if not beside or not determined(column, list(beside.values())):
+                    factors[key] = column
+    implied = {key: column for key, column in varying.items() if key not in factors and not key.endswith("_target_")}
+    return Factors([key for key in factors if key in groups], factors, implied)
+
+
+def determined(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
+    """Whether the other columns fix this one."""
+    seen: dict[tuple[Hashable, ...], Hashable] = {}
+    for value, *rest in zip(column, *others, strict=True):
+        if seen.setdefault(tuple(map(identity, rest)), identity(value)) != identity(value):
+            return False
+    return True
+
+
+def check_by(by: Sequence[str], factors: Factors, records: Sequence[RunRecord]) -> list[str]:
+    """The keys to compare by, each once.
+
+    Raises:
+        ValueError: for a key that does not vary, with what does.
+    """
+    varying = factors.varying
+    known = dict.fromkeys([*varying, *(key for record in records for key in settings(record))])
+    there = f"What varies: {', '.join(factors.independent) or 'nothing but the seed'}."
+    for key in by:
+        if key == "seed":
+            raise ValueError(f"by=seed: seeds are the samples, not what is compared. {there}")
+        if key not in known:
+            raise ValueError(f"by={key} is no key of these runs{near(key, list(known))} {there}")
+        if key not in varying:
+            values = list(dict.fromkeys(text(settings(record).get(key)) for record in records))
+            if len(values) > 1:
+                raise ValueError(
+                    f"by={key} is not compared: it follows the seed, or says where and how a run is kept. {there}"
+                )
+            raise ValueError(f"by={key} does not vary: it is {values[0]} in every run. {there}")
+    return list(dict.fromkeys(by))
+
+
+def settings(record: RunRecord) -> dict[str, Any]:
+    """The choices and the dotted keys of a run."""
+    return record.choices | dict(leaves(record.config))
+
+
+def averaged_over(by: Sequence[str], factors: Factors) -> list[str]:
+    """What varies beside the keys of `by`, and is not fixed by them."""
+    compared = [factors.varying[key] for key in by]
+    return [key for key, column in factors.independent.items() if key not in by and not determined(column, compared)]
+
+
+def configuration_names(by: Sequence[str], factors: Factors, runs: int) -> list[str]:
+    """`sgd`, or `sgd lr=0.01`: a group's choice as it is, other keys by their last word where that is enough."""
+    words = [key.rpartition(".")[2] for key in by]
+    parts = []
+    for key, word in zip(by, words, strict=True):
+        column = factors.varying[key]
+        bare = key in factors.groups and key != "experiment" and not {"none", "default"} & set(map(text, column))
+        name = "" if bare else (key if words.count(word) > 1 else word) + "="
+        parts.append([name + text(value) for value in column])
+    return [" ".join(part) for part in zip(*parts, strict=True)] if parts else ["as configured"] * runs
+
+
+def hues_of(configurations: pd.Series, by: Sequence[str], factors: Factors) -> dict[str, str]:
+    """Configurations of one optimizer share a colour; where optimizers are not compared, each has its own."""
+    if "optimizer" not in by:
+        return {name: name for name in configurations}
+    return dict(zip(configurations, factors.varying["optimizer"], strict=True))
+
+
+def factor_column(key: str, frame: pd.DataFrame) -> str:
+    """A factor's column in `Facts.runs`: its key, or `note=` where a column has that name already."""
+    return f"{key}=" if key in frame.columns else key

@@ -1,0 +1,153 @@
+"""What the runs say: which of them count, what varies between them, their numbers. Nothing is judged here."""
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import pandas as pd
+
+from optbench.comparison import factors as what_varies
+from optbench.comparison.factors import Factors
+from optbench.comparison.fairness import MeasuredOn, another, runs_on_other_data
+from optbench.comparison.read import Damage, Runs
+from optbench.records import metrics
+from optbench.records.metrics import CURVES
+from optbench.records.record import ENDED, RunRecord
+from optbench.records.wording import text
+
+TIMES = ["best_seconds", "epoch_seconds", "seconds", "total_seconds"]
+
+
+class LeftOut(StrEnum):
+    """Why a run does not count, whatever its status; the value is what its note says."""
+
+    OTHER_DATA = "left out: {other}"
+    NO_METRIC = "left out: it has no such metric"
+    REPEATED = "repeated by {other}"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the runs say. Frames have plain column names; seconds, epochs and steps are numbers; nan is 'none'.
+
+    Attributes:
+        sources: the folders, as typed.
+        metric: such as `test/accuracy`; `validation`: its counterpart, such as `val/accuracy`; `higher_is_better`.
+        by: the keys that define a configuration; `averaged`: keys that also vary and were averaged at each seed.
+        baseline: a configuration's name, or None.
+        factors: what varies between the runs.
+        hues: configuration -> what colours it: its optimizer where optimizers are compared, else itself.
+        records: in the order of `runs`.
+        runs: one row per run. `run` (folder's name), `folder`, `configuration`, `seed`, `status`, `used` (bool: it
+            counts in the statistics), `note` (why not, or what is odd), `overrides` (text), `command` (repeats it),
+            `error` (last line, '' if none), `metric`, `validation`, `gap` (train - test), `epochs`, `steps`,
+            `best_epoch`, `best_seconds`, `epoch_seconds`, `seconds`, `memory_mb`, `device`, `commit`, `started`, then
+            a column for each key of `by` and `averaged`.
+        left_out: the rows of runs that do not count, however they ended -> each reason, and what completes its words.
+        other_data: the rows of runs on other data than most, and what of it differs.
+        damaged: the rows of the runs whose metrics.csv is damaged, and how.
+        devices: the devices of the runs that count -> how many ran there.
+        curves: one row per epoch of each used or diverged run. `row` (index in runs), `configuration`, `seed`, `epoch`,
+            `step`, `seconds`, then the columns of `curve_metrics` and `validation`.
+        curve_metrics: those of val/accuracy, val/loss, train/loss, lr that were logged, in this order.
+    """
+
+    sources: list[str]
+    metric: str
+    validation: str
+    higher_is_better: bool
+    by: list[str]
+    averaged: list[str]
+    baseline: str | None
+    factors: Factors
+    hues: dict[str, str]
+    records: list[RunRecord]
+    runs: pd.DataFrame
+    left_out: dict[int, dict[LeftOut, str]]
+    other_data: dict[int, tuple[MeasuredOn, ...]]
+    damaged: dict[int, Damage]
+    devices: dict[str, int]
+    curves: pd.DataFrame
+    curve_metrics: list[str]
+
+    @property
+    def times_withheld(self) -> bool:
+        """Whether times come from different machines; they are nan then."""
+        return len(self.devices) > 1
+
+
+def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str | None, metric: str) -> Facts:
+    """What the runs say, compared by the keys `by`, or by all that varies.
+
+    Raises:
+        ValueError: where `by` names a key that does not vary.
+    """
+    factors = what_varies.find_factors(runs.records)
+    by = what_varies.check_by(by, factors, runs.records) or list(factors.independent)
+    averaged = what_varies.averaged_over(by, factors)
+    names = what_varies.configuration_names(by, factors, len(runs.records))
+    frame = runs.frame.assign(configuration=names)
+    other_data = runs_on_other_data(runs.records)
+    left_out = why_left_out(frame, by, factors, other_data)
+    frame["used"] = (frame.status == "completed") & ~frame.index.isin(list(left_out))
+    for row, reasons in left_out.items():
+        words = [reason.format(other=other) for reason, other in reasons.items()]
+        frame.loc[row, "note"] = "; ".join(filter(None, [frame.note[row], *words]))
+    curves = curves_of(runs.curves, frame, left_out)
+    devices = dict(Counter(name for name in frame.device[frame.used] if name))
+    if len(devices) > 1:
+        frame[TIMES] = curves["seconds"] = math.nan
+    compared = {key: factors.varying[key] for key in (*by, *averaged)}
+    columns = {what_varies.factor_column(key, frame): list(map(str, column)) for key, column in compared.items()}
+    return Facts(
+        sources=list(sources),
+        metric=metric,
+        validation=metrics.at("val", metric),
+        higher_is_better=metrics.sign(metric) > 0,
+        by=by,
+        averaged=averaged,
+        baseline=baseline,
+        factors=factors,
+        hues=what_varies.hues_of(frame.configuration, by, factors),
+        records=runs.records,
+        runs=frame.assign(**columns),
+        left_out=left_out,
+        other_data=other_data,
+        damaged=runs.damaged,
+        devices=devices,
+        curves=curves,
+        curve_metrics=[name for name in CURVES if curves[name].notna().any()],
+    )
+
+
+def why_left_out(
+    frame: pd.DataFrame, by: Sequence[str], factors: Factors, other_data: Mapping[int, Sequence[MeasuredOn]]
+) -> dict[int, dict[LeftOut, str]]:
+    """As `Facts.left_out`: for each configuration and seed, only the newest run with a result counts."""
+    found: dict[int, dict[LeftOut, str]] = {
+        row: {LeftOut.OTHER_DATA: another(what)} for row, what in other_data.items()
+    }
+    for row in frame.index[(frame.status == "completed") & frame.metric.isna()].difference(list(other_data)):
+        found[row] = {LeftOut.NO_METRIC: ""}
+    others = [pd.Series(map(text, column)) for key, column in factors.independent.items() if key not in by]
+    ended = frame.status.isin(ENDED)
+    for _, group in frame.groupby([frame.configuration, frame.seed, *others], sort=False):
+        if len(group) == 1:
+            continue
+        group = group.drop(list(other_data), errors="ignore")
+        finished = group[ended[group.index]].sort_values("started", kind="stable")
+        if finished.empty:
+            continue
+        for row in group.index.drop(finished.index[-1]):
+            found.setdefault(row, {})[LeftOut.REPEATED] = finished.run.iloc[-1]
+    return found
+
+
+def curves_of(curves: pd.DataFrame, frame: pd.DataFrame, left_out: Collection[int]) -> pd.DataFrame:
+    """The epochs of runs that count, and of those that diverged on the same images."""
+    counted = frame.used | ((frame.status == "diverged") & ~frame.index.isin(list(left_out)))
+    rows = curves[curves.row.map(counted).astype(bool)]
+    names = {"configuration": rows.row.map(frame.configuration), "seed": rows.row.map(frame.seed)}
+    return rows.assign(**names).reset_index(drop=True)

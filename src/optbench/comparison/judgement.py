@@ -1,0 +1,323 @@
+"""What follows from the facts: who is ahead, how sure that is, and what is unfair. Numbers, and no sentence."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+
+from optbench.comparison import fairness, statistics
+from optbench.comparison.facts import Facts, LeftOut
+from optbench.comparison.fairness import Claim
+from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
+from optbench.records import metrics
+from optbench.records.record import STATUSES
+from optbench.records.wording import near, some
+
+TARGETS = ["configuration", "target", "reached", "n", "epochs", "steps", "seconds"]
+
+
+class Verdict(StrEnum):
+    """What is claimed of `a` in a pair of configurations."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    TIE = "tie"
+    UNKNOWN = "unknown"  # too few seeds, or the seed has no effect
+    WITHHELD = "withheld"  # the runs do not belong together, or more runs of the better one diverged
+
+
+CLAIMED = (Verdict.BETTER, Verdict.WORSE)
+OPPOSITE = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What follows from the facts. Frames as in `Facts`.
+
+    Attributes:
+        ranking: one row per configuration, best first. `configuration`, `rank` (ties share it; 0: no result), `n`,
+            `mean`, `low`, `high`, `sd`, `iqm`, `iqm_low`, `iqm_high`, `validation`, `gap`, `best_epoch`,
+            `best_seconds`, `epoch_seconds`, `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
+        tuned: of the configurations of each hue (an optimizer), the one that validation chooses. Of one hue: all.
+        differences: one row per pair, `a` ahead of `b` (or `a` against the baseline `b`). `a`, `b`, `n` (common
+            seeds), `difference` (a - b), `low`, `high`, `improvement` (fraction of seeds at which a is better), `p`,
+            `p_holm`, `p_wilcoxon`, `detectable` (smallest true difference found in 80 % of sweeps of this size),
+            `seeds_needed` (inf: over 1000), `verdict` (a `Verdict`).
+        targets: one row per configuration and target. `configuration`, `target`, `reached`, `n`, and the median
+            `epochs`, `steps`, `seconds` (inf: more than half missed it).
+        profile: the performance profile's steps. `configuration`, `ratio` (>= 1), `fraction` (0 to 1).
+        ledger: what was equal between the runs; `unequal`: those claims that make this comparison unfair.
+        code_versions: how many versions of the code the runs that count come from.
+        uneven: keys of `Facts.averaged` that do not have the same values in every configuration.
+    """
+
+    ranking: pd.DataFrame
+    tuned: list[str]
+    differences: pd.DataFrame
+    targets: pd.DataFrame
+    profile: pd.DataFrame
+    sensitivities: list[Sensitivity]
+    interaction: Interaction | None
+    ledger: list[Claim]
+    unequal: list[Claim]
+    code_versions: int
+    uneven: list[str]
+
+
+def judge(facts: Facts, levels: Sequence[float] = ()) -> Judgement:
+    """Everything that follows from the facts. `levels`: the targets, or none to choose them from the data.
+
+    Raises:
+        ValueError: for a baseline that is no configuration.
+    """
+    frame, metric, validation = facts.runs, facts.metric, facts.validation
+    samples, blocks = sample(facts)
+    ranking = rank_configurations(frame, samples, count_statuses(facts), metric)
+    order = list(ranking.configuration)
+    if facts.baseline is not None and facts.baseline not in order:
+        raise ValueError(
+            f"baseline={facts.baseline} is no configuration here{near(facts.baseline, order)} "
+            f"There are: {some(order, 12)}."
+        )
+    differences = difference_table(blocks[order], ranking, facts.baseline, metric)
+    ranking = in_order(ranking.assign(rank=ranks(ranking, differences)), metric)
+
+    curves = facts.curves
+    levels = list(levels) or choose_targets(curves[curves.row.map(frame.used).astype(bool)], validation)
+    targets, costs = time_to_targets(curves, frame, validation, levels, order)
+    if facts.times_withheld:
+        targets["seconds"] = math.nan
+
+    groups, varying = facts.factors.groups, facts.factors.varying
+    compared = {key: varying[key] for key in dict.fromkeys([*facts.by, *facts.averaged])}
+    ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
+    return Judgement(
+        ranking=ranking,
+        tuned=tuned(ranking, facts.hues, metric),
+        differences=differences,
+        targets=targets,
+        profile=statistics.performance_profile(costs),
+        sensitivities=[found for key in compared if (found := sensitivity(key, compared, groups, frame, metric))],
+        interaction=interaction(compared, groups, frame, metric),
+        ledger=ledger,
+        unequal=fairness.unfair(ledger, facts.by),
+        code_versions=blocks.index.get_level_values("code").nunique() if len(blocks) else 0,
+        uneven=uneven(facts),
+    )
+
+
+# the ranking
+
+
+def sample(facts: Facts) -> tuple[dict[str, list[float]], pd.DataFrame]:
+    """The samples of each configuration, one per seed, and the same as a table of blocks by configuration.
+
+    A block is a seed in one version of the code: only within it are runs paired.
+    """
+    frame = facts.runs
+    codes = [str(fairness.code(facts.records[row])) for row in frame.index[frame.used]]
+    rows = frame[frame.used].assign(code=codes)[["configuration", "seed", "code", "metric"]]
+    means = rows.groupby(["configuration", "seed", "code"], sort=False).metric.mean()
+    names = list(dict.fromkeys(frame.configuration))
+    table = (
+        means.unstack("configuration").reindex(columns=names)
+        if len(means)
+        else pd.DataFrame(columns=names, dtype=float)
+    )
+    by_seed = rows.groupby(["configuration", "seed"], sort=False).metric.mean()
+    samples = {name: list(by_seed[name]) if name in by_seed.index.get_level_values(0) else [] for name in names}
+    return samples, table.astype(float)
+
+
+def count_statuses(facts: Facts) -> pd.DataFrame:
+    """Runs of each status, without those that were repeated or are on other data."""
+    elsewhere = {LeftOut.REPEATED, LeftOut.OTHER_DATA}
+    frame = facts.runs.drop([row for row, reasons in facts.left_out.items() if elsewhere & reasons.keys()])
+    table = frame.groupby(["configuration", "status"], sort=False).size().unstack("status", fill_value=0)
+    return table.reindex(index=dict.fromkeys(facts.runs.configuration), columns=STATUSES, fill_value=0)
+
+
+def rank_configurations(
+    frame: pd.DataFrame, samples: Mapping[str, Sequence[float]], counts: pd.DataFrame, metric: str
+) -> pd.DataFrame:
+    """One row per configuration, the best mean first; without `rank`, which the differences decide."""
+    rows = []
+    columns = ["validation", "gap", "best_epoch", "best_seconds", "epoch_seconds", "memory_mb"]
+    means = frame[frame.used].groupby("configuration")[columns].mean()
+    for name, values in samples.items():
+        low, high = statistics.mean_interval(values)
+        iqm_low, iqm_high = statistics.iqm_interval(values)
+        rows.append(
+            {
+                "configuration": name,
+                "rank": 0,
+                "n": len(values),
+                "mean": float(np.mean(values)) if values else math.nan,
+                "low": low,
+                "high": high,
+                "sd": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
+                "iqm": statistics.iqm(values),
+                "iqm_low": iqm_low,
+                "iqm_high": iqm_high,
+                **(means.loc[name].to_dict() if name in means.index else dict.fromkeys(columns, math.nan)),
+                **counts.loc[name].to_dict(),
+            }
+        )
+    table = pd.DataFrame(rows)
+    return table.sort_values("mean", key=lambda mean: -metrics.sign(metric) * mean, kind="stable", ignore_index=True)
+
+
+def ranks(ranking: pd.DataFrame, differences: pd.DataFrame) -> list[int]:
+    """One more than the number of configurations that are claimed better; 0 without a result."""
+    losers = pd.concat(
+        [differences.b[differences.verdict == Verdict.BETTER], differences.a[differences.verdict == Verdict.WORSE]]
+    ).value_counts()
+    return [1 + int(losers.get(row.configuration, 0)) if row.n else 0 for row in ranking.itertuples()]
+
+
+def in_order(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """By rank, then by mean; last what has no result."""
+    ranking = ranking.sort_values(
+        ["rank", "mean"], key=lambda c: c if c.name == "rank" else -metrics.sign(metric) * c, kind="stable"
+    )
+    return pd.concat([ranking[ranking["rank"] > 0], ranking[ranking["rank"] == 0]], ignore_index=True)
+
+
+def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[str]:
+    """As `Judgement.tuned`, in the order of the ranking."""
+    results = ranking[ranking.n > 0]
+    hue = results.configuration.map(hues)
+    if hue.nunique() < 2:
+        return list(results.configuration)
+    validation = (metrics.sign(metric) * results.validation).where(results.diverged == 0).fillna(-math.inf)
+    return list(results.configuration[sorted(validation.groupby(hue).idxmax())])
+
+
+# differences
+
+
+def difference_table(blocks: pd.DataFrame, ranking: pd.DataFrame, baseline: str | None, metric: str) -> pd.DataFrame:
+    """Every pair, the better mean first; with a baseline its pairs lead, and are seen from the other configuration."""
+    names = list(blocks.columns)
+    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0)
+    table.insert(0, "a", [names[i] for i in table.i])
+    table.insert(1, "b", [names[j] for j in table.j])
+    alone = ranking.set_index("configuration").n.to_dict()
+    diverged = ranking.set_index("configuration").diverged.to_dict()
+    verdicts = []
+    sign = metrics.sign(metric)
+    for pair in table.itertuples():
+        both = min(alone[pair.a], alone[pair.b])
+        if not both or (pair.n < 2 and both < 2) or (pair.n and math.isnan(pair.p)):
+            verdict = Verdict.UNKNOWN
+        elif pair.n < 2:
+            verdict = Verdict.WITHHELD  # there are seeds enough, but no two runs of them belong together
+        elif not pair.p_holm < statistics.ALPHA:
+            verdict = Verdict.TIE
+        else:
+            ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
+            verdict = Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE
+            if diverged[ahead] > diverged[behind]:
+                verdict = Verdict.WITHHELD  # its mean is that of the runs that survived
+        verdicts.append(verdict)
+    table["verdict"] = verdicts
+    needed = np.maximum(table.seeds_needed, table.n + 1)
+    table["seeds_needed"] = needed.where(table.verdict == Verdict.TIE)
+    table = table.drop(columns=["i", "j"])
+    # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
+    wrong = (sign * table.difference < 0) if baseline is None else (table.a == baseline)
+    table = turned(table, wrong)
+    if baseline is not None:
+        first = table.b == baseline
+        rest = table[~first]
+        table = pd.concat([table[first], turned(rest, sign * rest.difference < 0)])
+    return table.reset_index(drop=True)
+
+
+def turned(pairs: pd.DataFrame, which: pd.Series) -> pd.DataFrame:
+    """The same pairs, of which those in `which` are seen from the other side. A claim stays with the better side."""
+    seen = pairs[which]
+    seen = seen.assign(
+        a=seen.b,
+        b=seen.a,
+        difference=-seen.difference,
+        low=-seen.high,
+        high=-seen.low,
+        improvement=1 - seen.improvement,
+        verdict=seen.verdict.replace(OPPOSITE),
+    )
+    return pd.concat([pairs[~which], seen]).sort_index()
+
+
+# targets
+
+
+def choose_targets(curves: pd.DataFrame, validation: str) -> list[float]:
+    """Up to five round values between where the runs begin and the best that any reached."""
+    if validation not in curves or not np.isfinite(curves[validation]).any():
+        return []
+    sign = metrics.sign(validation)
+    values = sign * curves[validation].where(np.isfinite(curves[validation]))
+    begin, end = values.groupby(curves.row).first().min(), values.max()
+    for step in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
+        # a loss may begin at 1e30, and 0.6 / 0.2 is less than 3
+        below, last = (math.floor(value / step + 1e-9) for value in (max(begin, end - 6 * step), end))
+        rounded = [k * step for k in range(below + 1, last + 1)]
+        if len(rounded) >= 3:
+            return [round(abs(value), 6) for value in rounded[-5:]]
+    return [round(float(abs(end)), 6)]
+
+
+def time_to_targets(
+    curves: pd.DataFrame, frame: pd.DataFrame, validation: str, targets: Sequence[float], order: Sequence[str]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """When each configuration first reached each target, medians over its runs; and the steps by target and seed."""
+    rows, costs = [], []
+    if validation not in curves:
+        return pd.DataFrame(columns=TARGETS), pd.DataFrame()
+    sign = metrics.sign(validation)
+    everyone = frame.loc[sorted(set(curves.row))]
+    for target in targets:
+        reached = (
+            curves[sign * curves[validation] >= sign * target].groupby("row")[["epoch", "step", "seconds"]].first()
+        )
+        first = reached.reindex(everyone.index)
+        missed = first.epoch.isna()
+        first = first.where(~missed, math.inf)
+        for name in order:
+            mine = first[everyone.configuration == name]
+            if len(mine):
+                epochs, steps, seconds = (float(mine[key].median()) for key in ("epoch", "step", "seconds"))
+                there = int((~missed[mine.index]).sum())
+                rows.append((name, target, there, len(mine), epochs, steps, seconds))
+        cost = first.step.groupby([everyone.seed, everyone.configuration]).mean().unstack()
+        costs.append(cost.reindex(columns=order))
+    return pd.DataFrame(rows, columns=TARGETS), pd.concat(costs) if costs else pd.DataFrame()
+
+
+# what is unfair
+
+
+def trials(facts: Facts) -> dict[str, int]:
+    """How many configurations each choice of the first group had: its budget for tuning."""
+    group = next((key for key in facts.by if key in facts.factors.groups), None)
+    if group is None:
+        return {}
+    choices = list(map(str, facts.factors.independent[group]))
+    pairs = set(zip(facts.runs.configuration, choices, strict=True))
+    return {choice: sum(other == choice for _, other in pairs) for choice in dict.fromkeys(choices)}
+
+
+def uneven(facts: Facts) -> list[str]:
+    """As `Judgement.uneven`."""
+    used = facts.runs.used
+    found = []
+    for key in facts.averaged:
+        values = pd.Series(facts.factors.varying[key], dtype=object).map(str)[used]
+        sets = values.groupby(facts.runs.configuration[used]).agg(lambda column: tuple(sorted(set(column))))
+        if sets.nunique() > 1:
+            found.append(key)
+    return found

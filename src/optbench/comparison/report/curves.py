@@ -1,0 +1,86 @@
+"""What is drawn over the epochs, computed once: the page and the figures for a paper show the same lines.
+
+A mean is that of a configuration's runs that count, at each epoch that all of them have: a mean over fewer runs would
+jump where one ends. It is none (nan) where any of its runs has no finite value.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from optbench.comparison.analysis import Comparison
+from optbench.comparison.facts import Facts
+from optbench.records import metrics
+
+MOST_SHOWN = 8  # configurations that a figure of lines has room for, and with which the page begins; and the baseline
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The mean curve of a configuration. Frames: one row per epoch; `epoch`, `seconds` and the metrics.
+
+    Attributes:
+        runs: over how many runs.
+        sd: the standard deviation over them; nan of a single run.
+    """
+
+    runs: int
+    mean: pd.DataFrame
+    sd: pd.DataFrame
+
+    def band(self, metric: str, log: bool) -> tuple[pd.Series, pd.Series]:
+        """One standard deviation to each side. On a logarithmic axis no band comes near 0."""
+        mean, sd = self.mean[metric], self.sd[metric]
+        low = mean - sd
+        return (low.where(low.isna(), np.maximum(low, mean / 10)) if log else low), mean + sd
+
+
+def mean_curves(facts: Facts) -> dict[str, Curve]:
+    """Of each configuration with a run that counts and logged an epoch, in the order of their runs."""
+    used = facts.curves[facts.curves["row"].map(facts.runs["used"]).astype(bool)]
+    numbers = used.replace([math.inf, -math.inf], math.nan)
+    return {str(name): mean_curve(its) for name, its in numbers.groupby("configuration", sort=False)}
+
+
+def mean_curve(curves: pd.DataFrame) -> Curve:
+    runs = curves["row"].nunique()
+    epochs = curves.drop(columns=["configuration", "seed"]).astype(float).groupby("epoch", as_index=False)
+    whole = (epochs["row"].nunique()["row"] == runs).to_numpy()
+    mean, sd = epochs.mean(skipna=False)[whole], epochs.std(skipna=False)[whole]
+    return Curve(runs, mean.reset_index(drop=True), sd.reset_index(drop=True))
+
+
+def axes(facts: Facts) -> list[str]:
+    """What curves can be drawn against."""
+    return ["epoch"] if facts.times_withheld or facts.curves["seconds"].isna().all() else ["epoch", "seconds"]
+
+
+def logarithmic(metric: str, curves: Iterable[Curve]) -> bool:
+    """Whether the axis of all mean curves of a metric is logarithmic."""
+    means = [curve.mean[metric] for curve in curves]
+    return bool(means) and is_logarithmic(metric, pd.concat(means))
+
+
+def is_logarithmic(metric: str, values: pd.Series) -> bool:
+    """The one rule for every axis: whether only a logarithmic one shows all of these values."""
+    finite = values[np.isfinite(values)]
+    return len(finite) > 0 and metrics.is_logarithmic(metric, float(finite.min()), float(finite.max()))
+
+
+def from_zero(metric: str, log: bool) -> bool:
+    """Whether an axis begins at 0: a constant learning rate is no noise."""
+    return metric == "lr" and not log
+
+
+def shown(comparison: Comparison) -> tuple[list[str], str]:
+    """The configurations that lines are drawn of at first, and a note where these are not all."""
+    ranked, baseline = list(comparison.judgement.ranking["configuration"]), comparison.facts.baseline
+    if len(ranked) <= MOST_SHOWN:
+        return ranked, ""
+    best, note = ranked[:MOST_SHOWN], f"the best {MOST_SHOWN} of {len(ranked)} configurations"
+    if baseline is None or baseline in best:
+        return best, note
+    return [*best, baseline], f"{note}, and the baseline"

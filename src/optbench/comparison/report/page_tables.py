@@ -1,0 +1,183 @@
+"""The tables of the page: columns of cells, each with its text and the number by which it sorts."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import pandas as pd
+from markupsafe import Markup
+
+from optbench.comparison.facts import Facts
+from optbench.comparison.judgement import Judgement, Verdict
+from optbench.records import wording
+from optbench.records.record import STATUSES
+
+MOST_DIFFERENCES = 60  # rows of the table; statistics.csv has all
+VERDICTS = {
+    Verdict.BETTER: "A is better",
+    Verdict.WORSE: "A is worse",
+    Verdict.TIE: "tie",
+    Verdict.UNKNOWN: "cannot be said",
+    Verdict.WITHHELD: "withheld",
+}
+
+
+class Cell(NamedTuple):
+    """`key` sorts as a number, nan last; without one the text does. `note` is shown below it, smaller."""
+
+    text: str
+    key: float | None = None
+    note: str = ""
+    swatch: Markup = Markup("")
+
+    @property
+    def sort_key(self) -> str:
+        """As JavaScript's Number() reads it."""
+        if self.key is None or math.isnan(self.key):
+            return ""
+        return f"{self.key:.6g}".replace("inf", "Infinity")
+
+
+@dataclass(frozen=True)
+class Column:
+    title: str
+    cells: list[Cell]
+    kind: str = "number"  # its CSS class: number, text, name, long or command
+
+
+def rows(columns: Sequence[Column]) -> Iterable[tuple[Cell, ...]]:
+    return zip(*(column.cells for column in columns), strict=True)
+
+
+def numbers(
+    title: str, keys: pd.Series, show: Callable[[float], str], notes: Iterable[str] | None = None
+) -> list[Column]:
+    """A column, or none where it would hold nothing but nan and 0."""
+    keys = keys.astype(float)
+    if not (keys.notna() & (keys != 0)).any():
+        return []
+    below = list(notes) if notes is not None else [""] * len(keys)
+    return [Column(title, [Cell(show(key), key, note) for key, note in zip(keys, below, strict=True)])]
+
+
+def names(title: str, values: pd.Series, swatches: dict[str, Markup]) -> Column:
+    return Column(title, [Cell(value, swatch=swatches[value]) for value in values], "name")
+
+
+def intervals(words: Callable[[str, float, float], str], metric: str, low: pd.Series, high: pd.Series) -> list[str]:
+    """One below each number; '' where there is none."""
+    return ["" if math.isnan(a) else words(metric, a, b) for a, b in zip(low, high, strict=True)]
+
+
+def has_iqm(judgement: Judgement) -> bool:
+    """Of up to three seeds the IQM is the mean."""
+    return bool((judgement.ranking["n"] > 3).any())
+
+
+def ranking_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    frame = judgement.ranking
+
+    def shown_as(metric: str) -> Callable[[float], str]:
+        return lambda x: wording.value(metric, x)
+
+    iqm_intervals = intervals(wording.interval, facts.metric, frame["iqm_low"], frame["iqm_high"])
+    mean_intervals = intervals(wording.interval, facts.metric, frame["low"], frame["high"])
+    return [
+        Column("rank", [Cell(str(rank) if rank else "–", rank or math.inf) for rank in frame["rank"]]),
+        names("configuration", frame["configuration"], swatches),
+        *numbers("n", frame["n"], wording.count),
+        *numbers(facts.metric, frame["mean"], shown_as(facts.metric), mean_intervals),
+        *(numbers("IQM", frame["iqm"], shown_as(facts.metric), iqm_intervals) if has_iqm(judgement) else []),
+        *numbers(f"best {facts.validation}", frame["validation"], shown_as(facts.validation)),
+        *numbers("train − test", frame["gap"], lambda x: wording.difference(facts.metric, x)),
+        *numbers("epochs to best", frame["best_epoch"], lambda x: f"{x:.1f}".removesuffix(".0") if x == x else "–"),
+        *numbers("time to best", frame["best_seconds"], wording.seconds),
+        *numbers("time an epoch", frame["epoch_seconds"], wording.seconds),
+        *numbers("peak memory", frame["memory_mb"], lambda x: f"{wording.count(x)} MB" if x == x else "–"),
+        *(column for status in STATUSES for column in numbers(status, frame[status], wording.count)),
+    ]
+
+
+def differences_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    frame = judgement.differences.head(MOST_DIFFERENCES)
+    if frame.empty:
+        return []
+    wins = frame["improvement"] * frame["n"]
+    return [
+        names("A", frame["a"], swatches),
+        names("B", frame["b"], swatches),
+        Column("verdict", [Cell(VERDICTS[verdict]) for verdict in frame["verdict"]], "text"),
+        *numbers("common seeds", frame["n"], wording.count),
+        *numbers(
+            "A − B",
+            frame["difference"],
+            lambda x: wording.difference(facts.metric, x),
+            intervals(wording.difference_interval, facts.metric, frame["low"], frame["high"]),
+        ),
+        Column(
+            "A better at",
+            [
+                Cell(f"{wins:.3g} of {n:.0f}" if wins == wins else "–", fraction)
+                for wins, n, fraction in zip(wins, frame["n"], frame["improvement"], strict=True)
+            ],
+        ),
+        *numbers("p", frame["p"], wording.p_value),
+        *numbers("p, Holm", frame["p_holm"], wording.p_value),
+        *numbers("detectable", frame["detectable"], lambda x: wording.difference(facts.metric, x, sign=False)),
+        *numbers("seeds needed", frame["seeds_needed"], lambda x: "> 1000" if math.isinf(x) else wording.count(x)),
+    ]
+
+
+def targets_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    """One row per configuration, one column per target."""
+    frame = judgement.targets
+    if frame.empty:
+        return []
+    configurations = [name for name in judgement.ranking["configuration"] if name in set(frame["configuration"])]
+    columns = [names("configuration", pd.Series(configurations), swatches)]
+    level = partial(wording.level, facts.validation, higher_is_better=facts.higher_is_better, digits=None)
+    for target, at in frame.groupby("target"):
+        at = at.set_index("configuration")
+        cells = []
+        for name in configurations:
+            if name not in at.index:
+                cells.append(Cell("–", math.nan))
+                continue
+            row = at.loc[name]
+            parts = [
+                wording.plural(row["epochs"], "epoch"),
+                f"{wording.count(row['steps'])} steps",
+            ]
+            if not math.isnan(row["seconds"]):
+                parts.append(wording.seconds(row["seconds"]))
+            missed = math.isinf(row["epochs"]) or math.isnan(row["epochs"])
+            note = "∞" if missed else " · ".join(parts)
+            cells.append(Cell(f"{row['reached']:.0f}/{row['n']:.0f}", row["steps"], note))
+        columns.append(Column(f"{facts.validation} {level(target)}", cells))
+    return columns
+
+
+def runs_table(facts: Facts, swatches: dict[str, Markup]) -> list[Column]:
+    frame = facts.runs
+
+    def text(title: str, column: str, kind: str = "text") -> list[Column]:
+        values = [str(value) for value in frame[column]]
+        return [Column(title, [Cell(value) for value in values], kind)] if any(values) else []
+
+    return [
+        *text("run", "run", "long"),
+        names("configuration", frame["configuration"], swatches),
+        Column("seed", [Cell(str(seed), float(seed)) for seed in frame["seed"]]),
+        *text("status", "status"),
+        *numbers(facts.metric, frame["metric"], lambda x: wording.value(facts.metric, x)),
+        *numbers(facts.validation, frame["validation"], lambda x: wording.value(facts.validation, x)),
+        *numbers("epochs", frame["epochs"], wording.count),
+        *numbers("time", frame["seconds"], wording.seconds),
+        *text("note", "note", "long"),
+        *text("error", "error", "long"),
+        *text("overrides", "overrides", "long"),
+        *text("folder", "folder", "long"),
+        *text("command", "command", "command"),
+    ]

@@ -1,0 +1,118 @@
+"""A comparison in sentences: its answer, what makes it unfair, what a reader should know."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optbench.comparison.answer import answer
+from optbench.comparison.facts import Facts
+from optbench.comparison.fairness import another
+from optbench.comparison.judgement import Judgement, Verdict
+from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
+from optbench.records.record import STATUSES
+from optbench.records.wording import plural, some
+
+
+@dataclass(frozen=True)
+class Words:
+    """The sentences of a report.
+
+    Attributes:
+        answer: who is better, by how much, and how sure that is.
+        violations: what makes this comparison unfair; `times_withheld`: why times are not compared, or ''.
+        notes: what a reader should know.
+        skipped: one for each folder that could not be read.
+        sensitivities: for each of `Judgement.sensitivities`, one for each line.
+        interaction: '' where there is none.
+    """
+
+    answer: list[str]
+    violations: list[str]
+    times_withheld: str
+    notes: list[str]
+    skipped: list[str]
+    sensitivities: list[list[str]]
+    interaction: str
+
+
+def tell(facts: Facts, judgement: Judgement, skipped: Sequence[str]) -> Words:
+    return Words(
+        answer=answer(facts, judgement),
+        violations=violations(facts, judgement),
+        times_withheld=times_withheld(facts),
+        notes=notes(facts, judgement),
+        skipped=list(skipped),
+        sensitivities=[sensitivity_sentences(item, facts.metric) for item in judgement.sensitivities],
+        interaction=interaction_sentence(judgement.interaction) if judgement.interaction else "",
+    )
+
+
+def times_withheld(facts: Facts) -> str:
+    if not facts.times_withheld:
+        return ""
+    kinds = "; ".join(f"{plural(count, 'run')} on {name}" for name, count in facts.devices.items())
+    return f"Times are withheld: they come from different machines ({kinds}). Steps and epochs can be compared."
+
+
+def violations(facts: Facts, judgement: Judgement) -> list[str]:
+    """What makes this comparison unfair, with what is withheld for it."""
+    found = []
+    for what in dict.fromkeys(facts.other_data.values()):
+        names = [facts.runs.run[row] for row, different in facts.other_data.items() if different == what]
+        verbs = ("was", "is") if len(names) == 1 else ("were", "are")
+        found.append(
+            f"{plural(len(names), 'run')} {verbs[0]} measured on {another(what)} and {verbs[1]} left out of every "
+            f"figure: {some(names, 4)}."
+        )
+    if judgement.code_versions > 1:
+        pairs = judgement.differences
+        apart = pairs[(pairs.verdict == Verdict.WITHHELD) & (pairs.n < 2)]
+        verb = "has" if len(apart) == 1 else "have"
+        lost = f", and {len(apart)} of {plural(len(pairs), 'pair')} {verb} too few of those for a claim"
+        found.append(
+            f"The runs come from {judgement.code_versions} versions of the code or of PyTorch; only runs of one "
+            f"version are paired{lost if len(apart) else ''}."
+        )
+    found += [
+        f"{claim.item}: not equal ({claim.text}). What is claimed here may be due to that."
+        for claim in judgement.unequal
+    ]
+    if judgement.uneven:
+        found.append(
+            f"Not every configuration has the same values of {', '.join(judgement.uneven)}, over which its figures "
+            "are averages."
+        )
+    return found
+
+
+def notes(facts: Facts, judgement: Judgement) -> list[str]:
+    """What was taken for what, and what a reader should know."""
+    frame, used = facts.runs, facts.runs[facts.runs.used]
+    counts = ", ".join(f"{count} {status}" for status in STATUSES if (count := int((frame.status == status).sum())))
+    what = f"compared by {', '.join(facts.by)}" if facts.by else "nothing varies but the seed"
+    seeds = sorted(set(used.seed))
+    shown = ", ".join(map(str, seeds[:10])) + (" …" if len(seeds) > 10 else "")
+    found = [f"{plural(len(frame), 'run')} ({counts}), {what}; seed ({shown or 'none'}) numbers the samples."]
+    if facts.averaged:
+        verbs = ("varies", "is") if len(facts.averaged) == 1 else ("vary", "are")
+        found.append(f"{', '.join(facts.averaged)} also {verbs[0]} and {verbs[1]} averaged at each seed.")
+    sizes = {n for n in judgement.ranking.n if n}
+    if len(sizes) > 1:
+        found.append(
+            "The configurations have unequal numbers of seeds: a mean is over all of its own, a difference over "
+            "those that both have."
+        )
+    if len(used) and used.groupby("configuration").metric.nunique().max() == 1 and max(sizes) > 1:
+        found.append(
+            "Every seed gives exactly the same result: the seed has no effect here, and the samples count as one."
+        )
+    if (frame.status == "running").any():
+        found.append("Runs marked `running` are being written or were killed; they count once they have ended.")
+    if judgement.ranking.diverged.any():
+        found.append(
+            "Means are over the runs that finished. A configuration with more diverged runs than another is never "
+            "claimed to be better."
+        )
+    if facts.damaged:
+        names = [facts.runs.run[row] for row in facts.damaged]
+        found.append(f"Curves or part of them are missing from {plural(len(names), 'run')}: {some(names, 4)}.")
+    return found
