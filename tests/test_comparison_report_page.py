@@ -228,6 +228,11 @@ def test_what_a_table_says(comparison):
     assert "peak memory" not in texts, "a column of nan is left out"
 
 
+def test_violations_are_red(comparison):
+    page = render(comparison)
+    assert 'class="box violations"' in page and ".box.violations { border-color: var(--red);" in page
+
+
 def test_names_are_text_wherever_they_stand(comparison):
     parsed = Parsed(render(comparison))
     tags = [tag for tag, _ in parsed.tags]
@@ -279,7 +284,7 @@ def test_a_comparison_that_has_little(comparison):
     )
     page = render(bare)
     assert "No pair of configurations" in page and "No run logged an epoch" in page and "No target" in page
-    assert 'class="box red"' not in page
+    assert 'class="box violations"' not in page
 
 
 def test_a_loss_is_no_share(comparison):

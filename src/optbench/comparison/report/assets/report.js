@@ -18,7 +18,8 @@ function draw(box) {
   const { data: traces, layout } = data.static[box.id] ?? curves(Number(box.dataset.metric));
   const visible = chosen(box.dataset.shows);
   const common = { template, height: 360, margin: { l: 50, r: 12, t: 12, b: 40 }, showlegend: false, hovermode: "closest",
-    dragmode: touch ? false : "zoom", paper_bgcolor: "transparent", plot_bgcolor: "transparent" };
+    dragmode: touch ? false : "zoom", paper_bgcolor: "transparent", plot_bgcolor: "transparent",
+    modebar: { bgcolor: "transparent" } }; // plotly would take grey, and its buttons are grey
   box.drawn = true;
   return Plotly.react(box, traces.filter((trace) => trace.group === undefined || visible.has(trace.group)),
     { ...common, ...layout }, config);
