@@ -307,7 +307,7 @@ def test_tuned_with_one_seed(tmp_path: Path) -> None:
         "lr=0.001 40.20 %).",
     ]
     assert answer[4] == (
-        "Provisional: the best value lies on the edge of what was tried (optimizer.lr for adam, lion and sgd); widen "
+        "Provisional: the best value is at the edge of what was tried (optimizer.lr for adam, lion and sgd); widen "
         "the range."
     )
 

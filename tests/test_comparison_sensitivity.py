@@ -157,7 +157,7 @@ def test_a_best_value_on_the_edge_makes_the_ranking_provisional(validation, whic
 
 def test_two_values_are_no_range():
     found = line(LR, [0.001, 0.01], [0.5, 0.6])
-    assert found.edges == [] and sentences(found)[0].endswith("Two values cannot show where the best lies.")
+    assert found.edges == [] and sentences(found)[0].endswith("Two values cannot show where the best one is.")
 
 
 def test_below_zero_there_is_nothing_to_try():
@@ -332,7 +332,7 @@ def test_a_best_value_on_the_edge_stands_in_the_answer(tmp_path):
     write(tmp_path, {0.001: 0.5, 0.01: 0.54, 0.1: 0.56})
     found = compare([str(tmp_path)])
     assert found.words.answer[-1] == (
-        "Provisional: the best value lies on the edge of what was tried (optimizer.lr); widen the range."
+        "Provisional: the best value is at the edge of what was tried (optimizer.lr); widen the range."
     )
 
 

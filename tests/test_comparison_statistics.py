@@ -401,3 +401,11 @@ def test_a_performance_profile_by_hand():
 def test_a_performance_profile_of_nothing_is_empty(costs):
     assert performance_profile(costs).empty
     assert list(performance_profile(costs).columns) == ["configuration", "ratio", "fraction"]
+
+
+def test_what_rounding_leaves_is_no_spread():
+    """The same difference at both seeds, of values that a record rounded to seven digits."""
+    accuracy = np.array([[0.55, 0.5166667], [0.5833333, 0.55]])
+    for values, higher in ((accuracy, True), (np.round(1 - accuracy, 7), False)):
+        assert compare_pairs(values, higher).p.isna().all()
+    assert compare_pairs(accuracy + [[1e-5, 0], [0, 0]], True).p[0] < 0.05

@@ -48,7 +48,7 @@ def answer(facts: Facts, judgement: Judgement) -> list[str]:
         if s.edges
     ]:
         said.append(
-            f"Provisional: the best value lies on the edge of what was tried ({'; '.join(edges)}); widen the range."
+            f"Provisional: the best value is at the edge of what was tried ({'; '.join(edges)}); widen the range."
         )
     return said
 

@@ -225,7 +225,7 @@ def optimum_sentence(it: Optimum, factor: str, metric: str) -> str:
         f"{metric} {wording.value(metric, it.result)}); {width}.{diverged}"
     )
     if it.tried == 2:
-        return f"{sentence} Two values cannot show where the best lies."
+        return f"{sentence} Two values cannot show where the best one is."
     if it.edge is not None:
         sentence += f" That is the {it.edge} value tried: range too narrow, the ranking is provisional."
     return sentence

@@ -12,6 +12,7 @@ Floats = NDArray[np.float64]
 ALPHA = 0.05  # of all sweeps without any true difference, at most this fraction claims one
 POWER = 0.80
 MOST_SEEDS = 1000
+ROUNDING = 1e-6  # of a value: records have seven digits, so less is no spread but rounding
 WILD = 30  # times the usual variance: a rate at which training breaks, not one that is a little restless
 
 
@@ -90,7 +91,7 @@ def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
     error = np.sqrt(np.where(both, np.maximum(own, 2 * shared), own) / np.maximum(n, 1))
     # Without any spread the seed has no effect, and the samples are one sample: nothing can be told
     size = np.nan_to_num(np.abs(values)).max(0, initial=0)
-    error[error <= 1e-12 * np.maximum(size[i], size[j])] = np.nan
+    error[error <= ROUNDING * np.maximum(size[i], size[j])] = np.nan
     t = np.divide(difference, error, out=np.full(len(i), np.nan), where=error > 0)
     p = 2 * stats.t.sf(np.abs(t), df)
     tests = int(np.isfinite(p).sum())
