@@ -14,7 +14,7 @@ from optbench.commands.errors import report_errors
 
 @hydra.main(version_base="1.3", config_path="../configs", config_name="compare")
 def main(cfg: DictConfig) -> None:
-    from optbench.comparison.compare import compare_runs
+    from optbench.comparison.report.write import compare_runs
 
     settings = OmegaConf.to_container(cfg, throw_on_missing=True)
     assert isinstance(settings, dict)

@@ -29,7 +29,7 @@ def main(cfg: DictConfig) -> float | None:
 
 
 def compare(folder: Path) -> None:
-    from optbench.comparison.compare import compare_runs
+    from optbench.comparison.report.write import compare_runs
 
     compare_runs(str(folder))
 

@@ -70,7 +70,7 @@ def test_a_comparison_that_breaks_takes_nothing_with_it(train, monkeypatch):
     def broken(*args):
         raise OSError(28, "No space left on device", "somewhere")
 
-    monkeypatch.setattr("optbench.comparison.compare.write", broken)
+    monkeypatch.setattr("optbench.comparison.report.write.write", broken)
     result = train("-m", "seed=0,1", "compare=true")
     assert result.status == 0
     assert "The runs are there, but not their comparison: output=" in result.sentence
@@ -143,7 +143,7 @@ COMMANDS = re.findall(r"^ {4}python src/compare\.py (.*=.*)$", README, re.M)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_the_commands_of_the_readme_work(command, tmp_path, monkeypatch, line):
     sweep = write_sweep(tmp_path / "sweep", {"adam": 0.5, "sgd": 0.6})
-    monkeypatch.setattr("optbench.comparison.compare.write", lambda *args: None)
+    monkeypatch.setattr("optbench.comparison.report.write.write", lambda *args: None)
     for place in ("logs/train/multiruns/<sweep>", "<sweep>", "logs/train/runs"):
         line = line.replace(place, str(sweep))
     result = command("compare", *shlex.split(line, comments=True))
