@@ -2,8 +2,9 @@
 
 import json
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +47,7 @@ def evaluate_run(
         record = RunRecord.read(folder)
     except ValueError as error:
         raise ValueError(f"run={run}: {error}") from error
-    if checkpoint not in ("best", "last"):
-        raise ValueError(f"checkpoint={checkpoint} is not known: use best or last.")
-    path = folder / "checkpoints" / f"{checkpoint}.ckpt"
-    if not path.is_file():
-        kept = [name for name in ("best", "last") if (folder / "checkpoints" / f"{name}.ckpt").is_file()]
-        there = (
-            f"use checkpoint={kept[0]}"
-            if kept
-            else "a run writes them as epochs end, unless callbacks.last_checkpoint=null"
-        )
-        raise ValueError(
-            f"checkpoint={checkpoint}: {folder} has no {path.name} (its status is {record.status}); {there}."
-        )
+    path = find_checkpoint(folder, record, checkpoint, "checkpoint")
     content = read_checkpoint(path, "checkpoint")
     output = folder / "evaluation" / checkpoint
     net = restore(record, content, path, trust)
@@ -78,6 +67,27 @@ def evaluate_run(
     logits = logits_of(net, data.test.images, record)
     count_reading(output.parent / READS, checkpoint)
     report(logits, data.test.labels, data.classes, content["epoch"] + 1, output)
+
+
+def find_checkpoint(folder: Path, record: RunRecord, weights: str, key: str) -> Path:
+    """The file of a run's `best` or `last` weights.
+
+    Args:
+        key: the setting or argument that said which, for the error.
+
+    Raises:
+        ValueError: where `weights` is neither, or the run has no such file.
+    """
+    if weights not in ("best", "last"):
+        raise ValueError(f"{key}={weights} is not known: use best or last.")
+    path = folder / "checkpoints" / f"{weights}.ckpt"
+    if not path.is_file():
+        kept = [name for name in ("best", "last") if (folder / "checkpoints" / f"{name}.ckpt").is_file()]
+        there = (
+            f"use {key}={kept[0]}" if kept else "a run writes them as epochs end, unless callbacks.last_checkpoint=null"
+        )
+        raise ValueError(f"{key}={weights}: {folder} has no {path.name} (its status is {record.status}); {there}.")
+    return path
 
 
 def count_reading(path: Path, checkpoint: str) -> None:
@@ -157,19 +167,10 @@ def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int,
 
 def classify(record: RunRecord, net: nn.Module, pictures: list[Path], output: Path) -> None:
     """Print the three likeliest classes of each picture, and write all probabilities to predictions.csv."""
-    height = record.input["shape"][1]
-    images, readable, unreadable = [], [], []
-    for picture in pictures:
-        try:
-            images.append(torch.from_numpy(load_image(picture, height)))
-            readable.append(picture)
-        except ValueError as error:
-            unreadable.append(str(error))
-    if not images:
-        raise ValueError(f"images: none of {len(pictures)} files is a picture, beginning with: {unreadable[0]}.")
+    images, readable, unreadable = read_pictures(pictures, record.input["shape"][1])
     for reason in unreadable:
         print(f"Skipped: {reason}", file=sys.stderr)
-    shares = logits_of(net, torch.stack(images), record).softmax(1)
+    shares = logits_of(net, images, record).softmax(1)
     rows, shown = [], []
     for picture, share in zip(readable, shares, strict=True):
         best = share.argsort(descending=True)[:3].tolist()
@@ -186,14 +187,33 @@ def classify(record: RunRecord, net: nn.Module, pictures: list[Path], output: Pa
     print(f"All probabilities: {output / 'predictions.csv'}")
 
 
-def find_pictures(images: str | ListConfig) -> list[Path]:
+def read_pictures(pictures: Sequence[Path], size: int) -> tuple[Tensor, list[Path], list[str]]:
+    """The readable pictures as uint8 `(N, 3, size, size)`, their paths, and a reason for each of the others.
+
+    Raises:
+        ValueError: where none is readable.
+    """
+    images, readable, unreadable = [], [], []
+    for picture in pictures:
+        try:
+            images.append(torch.from_numpy(load_image(picture, size)))
+            readable.append(picture)
+        except ValueError as error:
+            unreadable.append(str(error))
+    if not images:
+        raise ValueError(f"images: none of {len(pictures)} files is a picture, beginning with: {unreadable[0]}.")
+    return torch.stack(images), readable, unreadable
+
+
+def find_pictures(images: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The files that `images=` names; of a folder, the pictures in it and below.
 
     Raises:
-        ValueError: for a path that does not exist, or a folder without pictures.
+        ValueError: for no path, one that does not exist, or a folder without pictures.
     """
     found: list[Path] = []
-    for path in map(Path, [images] if isinstance(images, str) else images):
+    for name in [images] if isinstance(images, str | os.PathLike) else images:
+        path = Path(name).expanduser()
         if path.is_dir():
             inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
             if not inside:
@@ -205,4 +225,6 @@ def find_pictures(images: str | ListConfig) -> list[Path]:
             raise ValueError(
                 f"images={path} does not exist. Give a picture, a folder of pictures, or a [list] of them."
             )
+    if not found:
+        raise ValueError("images is empty. Give a picture, a folder of pictures, or a [list] of them.")
     return found
