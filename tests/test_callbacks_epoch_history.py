@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import torch
 
 from conftest import NAMES, ToyDataModule, toy_net, toy_trainer
-from optbench.callbacks.epoch_history import EpochHistory, shortened
+from optbench.callbacks.epoch_history import EpochHistory, rounded
 from optbench.training.classifier import Classifier
 
 
@@ -84,6 +84,6 @@ def test_the_stopwatch_stops_when_training_breaks_off():
 
 
 def test_numbers_have_the_digits_of_a_float32():
-    assert shortened(float(torch.tensor(0.2395))) == 0.2395
-    assert shortened(12345678.9) == 12345680.0
-    assert math.isnan(shortened(math.nan))
+    assert rounded(float(torch.tensor(0.2395))) == 0.2395
+    assert rounded(12345678.9) == 12345680.0
+    assert math.isnan(rounded(math.nan))

@@ -44,7 +44,7 @@ def test_a_fair_comparison(tmp_path: Path) -> None:
         Claim(Item("Device"), True, "a CPU, 1 thread"),
         Claim(Item("Host"), True, "here"),
         Claim(Item("Runs at the same time"), True, "none of these runs shared its host with another of them"),
-        Claim(Item("Training code"), True, "c0de (hash of src/ or commit)"),
+        Claim(Item("Training code"), True, "c0de (hash, or commit)"),
         Claim(Item("Commit"), True, "0000000000 (+: with uncommitted changes)"),
         Claim(Item("Versions"), True, "python 3.11.7, torch 2.15.0, torchvision 0.29.2, pytorch-lightning 2.6.6"),
         Claim(

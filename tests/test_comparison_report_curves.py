@@ -62,8 +62,8 @@ def test_a_band_is_one_deviation_wide_and_keeps_away_from_zero_on_a_logarithmic_
 def test_one_rule_for_logarithmic_axes(metric: str, values: list[float], log: bool) -> None:
     assert curves.is_logarithmic(metric, pd.Series(values)) is log
     frame = pd.DataFrame({metric: values})
-    assert curves.logarithmic(metric, [curves.Curve(1, frame, frame)]) is log
-    assert curves.logarithmic(metric, []) is False
+    assert curves.curves_are_logarithmic(metric, [curves.Curve(1, frame, frame)]) is log
+    assert curves.curves_are_logarithmic(metric, []) is False
 
 
 @pytest.mark.parametrize("count", [8, 9, 12])

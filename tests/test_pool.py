@@ -246,7 +246,7 @@ def test_failures_are_told_and_stop_nobody(work) -> None:
     assert [runs[i].failed for i in range(4)] == [False, True, True, True]
     assert outcome(runs[0]).startswith("ended in ")
     assert outcome(runs[1]) == "failed: monitor=x is not measured."
-    assert why_failed(runs[2]) == "killed by SIGKILL, perhaps for want of memory."
+    assert why_failed(runs[2]) == "killed by SIGKILL, possibly out of memory."
     assert why_failed(runs[3]) == "exit status 3, and nothing printed."
 
 
@@ -408,7 +408,7 @@ def test_a_run_on_two_devices(pooled) -> None:
         ("hydra.launcher.worker=2", "hydra.launcher.worker is not a key of the configuration; did you mean"),
         ("hydra/launcher=pol", "hydra/launcher=pol is not known; did you mean pool?"),
         ("hydra.launcher.workers=1 trainer.devices=2", "trainer.devices=2 on the CPU takes as many of the runs that"),
-        ("trainer.accelerator=gpu", "trainer.accelerator=gpu: there is no GPU to be seen. Use trainer=cpu."),
+        ("trainer.accelerator=gpu", "trainer.accelerator=gpu: no GPU is visible. Use trainer=cpu."),
         ("hydra.sweep.subdir=here", "hydra.sweep.subdir gives several runs the same folder,"),
         ("optimizer=adam,nadam", "optimizer=nadam is not known; did you mean adam?"),
         ("optimizer.lr=0.1,0.2 optimizer.foo=1", "optimizer.foo is not a key of the configuration."),

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from optbench.commands import resolvers  # noqa: F401
 from optbench.records import metrics, wording
 from optbench.records.record import RunRecord
-from optbench.training.measurement import evaluate
+from optbench.training.measurement import measure
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_the_best_epoch_of_a_class_called_loss_is_that_of_its_highest_accuracy()
 
 def test_everything_that_is_measured_is_described_and_can_be_monitored():
     classes = ("loss", "cat")
-    values = evaluate(torch.eye(2), torch.tensor([0, 1]), classes)
+    values = measure(torch.eye(2), torch.tensor([0, 1]), classes)
     assert {name.split("/")[0] for name in values} == set(metrics.METRICS)
     assert {f"val/{name}" for name in values} | {f"train/{name}" for name in values} == set(
         metrics.monitorable(classes)

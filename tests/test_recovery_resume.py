@@ -234,7 +234,7 @@ def test_a_damaged_checkpoint_is_passed_over(train, resume_run, monkeypatch, who
     path.write_bytes(torn(path.read_bytes(), how))
     resumed = resume_run()
     assert resumed.status == 0, resumed.err
-    assert "last.ckpt cannot be read" in resumed.out and "It is passed over." in resumed.out
+    assert "last.ckpt cannot be read" in resumed.out and "It is skipped." in resumed.out
     assert "Resuming from previous.ckpt, after step 6." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
 
@@ -329,7 +329,10 @@ def test_it_must_be_the_run_that_began(train, resume_run, monkeypatch):
     monkeypatch.setattr("optbench.data.datamodule.ImageDataModule.order_sha256", lambda self: "another")
     refused = resume_run()
     assert refused.status == 1
-    assert "no longer the run that began here: the hash of batch_order in summary.json is another." in refused.sentence
+    assert (
+        "no longer the run that began here: the hash of batch_order differs from the one in summary.json."
+        in refused.sentence
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from conftest import ADAM, NAMES, ToyDataModule, toy_net, toy_trainer
 from optbench.callbacks.divergence_guard import DivergenceGuard
 from optbench.callbacks.epoch_history import EpochHistory
 from optbench.training.classifier import Classifier
-from optbench.training.measurement import evaluate
+from optbench.training.measurement import measure
 from optbench.training.provenance import weights_sha256
 
 
@@ -54,7 +54,7 @@ def bare_loop(net: nn.Module, epochs: int) -> list[dict[str, float]]:
             ("train", torch.cat(seen), data.images.train_labels[where]),
             ("val", val_logits, data.images.train_labels[data.val.indices]),
         ):
-            row |= {f"{stage}/{name}": float(value) for name, value in evaluate(logits, labels, NAMES).items()}
+            row |= {f"{stage}/{name}": float(value) for name, value in measure(logits, labels, NAMES).items()}
         rows.append(row)
     return rows
 
@@ -102,7 +102,7 @@ def test_the_test_sees_every_image_once_in_order():
         logits = net.eval()(data.normalize(data.images.test_images))
     assert torch.equal(classifier.test_logits, logits) and torch.equal(classifier.test_labels, data.images.test_labels)
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    expected = evaluate(logits, data.images.test_labels, NAMES)
+    expected = measure(logits, data.images.test_labels, NAMES)
     assert logged == pytest.approx({f"test/{name}": float(value) for name, value in expected.items()})
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from optbench.distributed.ranks import gather
 from optbench.records.metrics import monitorable
-from optbench.training.measurement import Predictions, evaluate
+from optbench.training.measurement import Predictions, measure
 
 
 def by_hand(logits: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
@@ -44,7 +44,7 @@ def names(classes: int) -> tuple[str, ...]:
 
 
 def check(logits: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:
-    found, expected = evaluate(logits, labels, names(classes)), by_hand(logits, labels, classes)
+    found, expected = measure(logits, labels, names(classes)), by_hand(logits, labels, classes)
     assert set(found) == set(expected)
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(value, rel=1e-5, abs=1e-6, nan_ok=True), name
@@ -98,7 +98,7 @@ def test_one_process_gathers_what_it_has():
 
 
 def test_what_monitor_may_name_is_what_is_measured():
-    measured = evaluate(torch.eye(2), torch.tensor([0, 1]), names(2))
+    measured = measure(torch.eye(2), torch.tensor([0, 1]), names(2))
     expected = {f"{stage}/{name}" for stage in ("val", "train") for name in measured}
     assert set(monitorable(names(2))) == expected
     assert monitorable(names(2))[0] == "val/loss"

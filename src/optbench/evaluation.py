@@ -20,7 +20,7 @@ from optbench.records.record import RunRecord
 from optbench.records.trust import check_record
 from optbench.recovery.checkpoint import load_weights, read_checkpoint
 from optbench.training.build import build_data, build_net
-from optbench.training.measurement import evaluate
+from optbench.training.measurement import measure
 from optbench.training.plots import confusion, confusion_figure
 from optbench.training.provenance import now
 
@@ -130,7 +130,7 @@ def logits_of(net: nn.Module, images: Tensor, record: RunRecord) -> Tensor:
 
 def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int, output: Path) -> None:
     """Print and write metrics.json, per_class.csv, confusion_matrix.csv and .png."""
-    values = {f"test/{name}": float(value) for name, value in evaluate(logits, labels, classes).items()}
+    values = {f"test/{name}": float(value) for name, value in measure(logits, labels, classes).items()}
     matrix = confusion(logits, labels, classes)
     overall = {name: value for name, value in values.items() if name.count("/") == 1}
 

@@ -16,7 +16,7 @@ import pandas as pd
 from optbench.comparison.factors import NEUTRAL, find_factors
 from optbench.comparison.read import metric_of, read_metrics, read_runs
 from optbench.records import wording
-from optbench.records.record import METRICS, SUMMARY, RunRecord
+from optbench.records.record import METRICS_CSV, SUMMARY, RunRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,12 +59,12 @@ class Run:
         Raises:
             ValueError: where metrics.csv has no complete row.
         """
-        path = self.folder / METRICS
+        path = self.folder / METRICS_CSV
         rows, damage = read_metrics(path)
         if not rows:
             raise ValueError(
-                f"{self.folder} has no complete row in {METRICS} (its status is {self.record.status}). A run writes a "
-                "row as each epoch ends, unless it was started with logger=none."
+                f"{self.folder} has no complete row in {METRICS_CSV} (its status is {self.record.status}). A run "
+                "writes a row as each epoch ends, unless it was started with logger=none."
             )
         if damage is not None:
             warnings.warn(f"{self.folder}: {damage.note(len(rows))}.", stacklevel=3)  # the line that reads run.history

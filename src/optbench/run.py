@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from optbench.callbacks.epoch_history import shortened
+from optbench.callbacks.epoch_history import rounded
 from optbench.distributed.supervisor import supervise_ranks
 from optbench.records.metrics import SHOWN
 from optbench.records.record import RunRecord
@@ -84,7 +84,7 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
 
 def test_metrics(trainer: pl.Trainer) -> dict[str, float | None]:
     found = trainer.callback_metrics.items()
-    return {key: shortened(float(value)) for key, value in found if key.startswith("test/")}
+    return {key: rounded(float(value)) for key, value in found if key.startswith("test/")}
 
 
 def log_hyperparameters(cfg: DictConfig, record: RunRecord, trainer: pl.Trainer) -> None:

@@ -88,7 +88,7 @@ class EpochHistory(pl.Callback):
         if self._ended is None:
             return
         (epoch, step), self._ended = self._ended, None
-        row = {key: shortened(float(value)) for key, value in metrics.items() if is_column(key)}
+        row = {key: rounded(float(value)) for key, value in metrics.items() if is_column(key)}
         row |= {"epoch": epoch, "step": step}
         self.rows.append({key: row[key] for key in sorted(row, key=column_order)})
         if len(self.rows) == 1:
@@ -117,6 +117,6 @@ def is_column(key: str) -> bool:
     return key in COLUMNS or (key.startswith(("train/", "val/")) and not key.endswith("loss_step"))
 
 
-def shortened(value: float) -> float:
+def rounded(value: float) -> float:
     """As many digits as a float32 carries: 0.2395 instead of 0.2395000010728836."""
     return float(f"{value:.7g}")

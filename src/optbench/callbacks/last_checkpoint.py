@@ -15,9 +15,9 @@ from optbench.training.lightning_internals import BATCH, EPOCH, count_completed_
 class LastCheckpoint(Checkpoint):
     """Saves between epochs, between two steps where asked, and when training ends.
 
-    Lightning's own saves at an epoch's end, before the plateau scheduler has stepped and the epoch is logged; what it
-    then restores is another run. Here a checkpoint is taken when an epoch, or a step, is over in every respect: as
-    the next one begins. A signal that asks the run to stop waits for that moment.
+    Lightning's own checkpoint callback saves at the end of an epoch, before the plateau schedule has stepped and the
+    epoch is logged: a run that resumes from it would differ. Here a checkpoint is taken when an epoch, or a step, is
+    over in every respect: as the next one begins. A signal that asks the run to stop waits for that moment.
 
     Args:
         dirpath: the folder of last.ckpt and, until the run completes, of previous.ckpt, the one before.

@@ -26,8 +26,8 @@ ARGUMENTS = "Settings are key=value without dashes, after flags such as -m: -m o
 def report_errors() -> Iterator[None]:
     """Turn an error into one paragraph on stderr and exit status 1; HYDRA_FULL_ERROR=1 shows the traceback.
 
-    Hydra prints errors in its own form unless HYDRA_FULL_ERROR is set, so it is set here. The second variable tells
-    processes that this one starts that the user did not set the first one.
+    Hydra prints errors in its own form unless HYDRA_FULL_ERROR is set, so it is set here. OPTBENCH_REPORTS_ERRORS tells
+    child processes that this function set it, not the user.
     """
     if os.environ.get("HYDRA_FULL_ERROR") == "1" and "OPTBENCH_REPORTS_ERRORS" not in os.environ:
         yield

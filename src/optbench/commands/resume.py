@@ -1,6 +1,6 @@
 """Resuming a run or a sweep: what the command means, and whether the folder is still what it was.
 
-Nothing here needs torch, so that a mistake is reported at once.
+Nothing here needs torch, so that a mistake is reported at once. `recovery.checkpoint` finds the checkpoint.
 """
 
 import os

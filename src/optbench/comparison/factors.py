@@ -38,8 +38,9 @@ class Factors(NamedTuple):
 def find_factors(records: Sequence[RunRecord]) -> Factors:
     """What varies by itself between the runs, and what varies only together with that.
 
-    A group that varies is a factor, and so is a key that someone typed; a key that nobody typed is one where it varies
-    within what is known so far. What a factor fixes is implied: Adam's `betas` come with `optimizer=adam`.
+    A group that varies is a factor, and so is a key that someone typed; a key that nobody typed is one only
+    if the factors found so far do not determine it. What a factor fixes is implied: Adam's `betas` come with
+    `optimizer=adam`.
     """
     groups = sorted({group for record in records for group in record.choices if not NEUTRAL.match(group)})
     values: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}

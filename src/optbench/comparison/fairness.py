@@ -113,7 +113,7 @@ def measured_on(record: RunRecord) -> tuple[Hashable, ...]:
     return record.hashes["data"], record.hashes.get("split"), subset
 
 
-def code(record: RunRecord) -> tuple[str, ...]:
+def version_of_code(record: RunRecord) -> tuple[str, ...]:
     """Runs are paired only within one version of the training code and of the libraries that compute.
 
     The hash of the training code where a record has it: a commit changes with every word of the documentation.
@@ -151,7 +151,11 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
         same(Item.DEVICE, list(runs.device)),
         same(Item.HOST, list(runs.host)),
         overlaps(own, list(runs.host)),
-        same(Item.TRAINING_CODE, [code(record)[0][:11] for record in own], "hash of src/ or commit"),
+        same(
+            Item.TRAINING_CODE,
+            [version_of_code(record)[0][:11] for record in own],
+            "hash, or commit",
+        ),
         same(Item.COMMIT, list(runs.commit), "+: with uncommitted changes"),
         versions(own),
     ]

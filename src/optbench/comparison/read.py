@@ -16,17 +16,17 @@ import pandas as pd
 
 from optbench.records import metrics
 from optbench.records.metrics import CURVES
-from optbench.records.record import METRICS, STATUSES, SUMMARY, RunRecord
+from optbench.records.record import METRICS_CSV, STATUSES, SUMMARY, RunRecord
 from optbench.records.wording import near, plural
 
 
 class Damage(StrEnum):
     """What is wrong with a run's metrics.csv, and how its note says so."""
 
-    MISSING = f"no {METRICS}: no curves"
-    UNREADABLE = f"{METRICS} cannot be read: no curves"
-    NO_TABLE = f"{METRICS} is no table of epochs: no curves"
-    TORN = f"{METRICS} is torn after {{epochs}}"
+    MISSING = f"no {METRICS_CSV}: no curves"
+    UNREADABLE = f"{METRICS_CSV} cannot be read: no curves"
+    NO_TABLE = f"{METRICS_CSV} is no table of epochs: no curves"
+    TORN = f"{METRICS_CSV} is torn after {{epochs}}"
 
     def note(self, epochs: int) -> str:
         return self.format(epochs=plural(epochs, "epoch"))
@@ -66,7 +66,7 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     for folder in find_runs(sources):
         try:
             record = read_record(folder)
-            epochs, damage = read_metrics(folder / METRICS)
+            epochs, damage = read_metrics(folder / METRICS_CSV)
             row = describe(record, folder, metric, epochs)
         except ValueError as error:
             skipped.append(f"Left out: {error}")
@@ -239,7 +239,7 @@ def number(row: Mapping[str, Any], key: str) -> float:
 
 
 def device_name(device: Mapping[str, Any]) -> str:
-    """What decides over times: two runs on the same device name can be compared in seconds."""
+    """What determines times: two runs on the same device name can be compared in seconds."""
     several = f"{device['devices']} x " if device.get("devices", 1) != 1 else ""
     threads = device.get("threads") if device.get("accelerator") == "cpu" else None
     cores = f", {plural(threads, 'thread')}" if threads else ""

@@ -175,7 +175,7 @@ def devices_wanted(trainer: DictConfig, free: Mapping[str, Mapping[str, int]]) -
     else:
         count = int(devices) if str(devices).isdecimal() else 1
     if kind == GPU and not there:
-        raise ValueError(f"trainer.accelerator={accelerator}: there is no GPU to be seen. Use trainer=cpu.")
+        raise ValueError(f"trainer.accelerator={accelerator}: no GPU is visible. Use trainer=cpu.")
     if count > there and kind == GPU:
         raise ValueError(
             f"{asked} wants more GPUs at once than there are. Use at most trainer.devices={there}, or list more in "

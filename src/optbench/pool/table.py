@@ -15,7 +15,7 @@ from rich.text import Text
 
 from optbench.commands.terminal import cell
 from optbench.pool.processes import LOG, Run
-from optbench.records.record import METRICS, RunRecord
+from optbench.records.record import METRICS_CSV, RunRecord
 from optbench.records.wording import plural, seconds
 
 
@@ -109,7 +109,7 @@ def why_failed(run: Run) -> str:
         return f"{run.stopped}."
     if run.status < 0:
         name = signal.Signals(-run.status).name
-        return f"killed by {name}" + (", perhaps for want of memory." if name == "SIGKILL" else ".")
+        return f"killed by {name}" + (", possibly out of memory." if name == "SIGKILL" else ".")
     printed = tail(run.job.folder / LOG).strip()
     paragraph = " ".join(printed.rpartition("\n\n")[2].split())[-500:]
     return paragraph or f"exit status {run.status}, and nothing printed."
@@ -122,7 +122,7 @@ def fraction_done(run: Run, row: Mapping[str, str]) -> float:
 
 def last_row(folder: Path) -> dict[str, str]:
     """The last whole row of a run's metrics.csv, or nothing."""
-    path = folder / METRICS
+    path = folder / METRICS_CSV
     if not path.is_file():
         return {}
     with path.open(encoding="utf-8") as file:

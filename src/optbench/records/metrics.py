@@ -1,7 +1,9 @@
-"""The metrics of a run: their names, which direction is better, how they read. No other module knows any of this.
+"""The metrics of a run: their names, which direction is better, how they read. What a metric means is said only here.
+
+metrics.csv itself is written by `callbacks.epoch_history`.
 
 A metric's key is `<stage>/<name>`, or `<stage>/<name>/<class>` for one class alone: `val/loss`, `test/accuracy/cat`.
-To add a metric, describe it in METRICS and compute it in `training.measurement.evaluate`.
+To add a metric, describe it in METRICS and compute it in `training.measurement.measure`.
 """
 
 from collections.abc import Iterable
@@ -15,7 +17,7 @@ class Metric:
     """What a number of this name means.
 
     Attributes:
-        is_fraction: it is between 0 and 1 and reads as per cent; any other reads as it is.
+        is_fraction: it is between 0 and 1, and a comparison shows it as per cent; any other is shown as it is.
         unit: of a number that is no fraction.
     """
 

@@ -14,7 +14,7 @@ from optbench.records.old_names import updated_configuration
 
 SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
-METRICS = "metrics.csv"
+METRICS_CSV = "metrics.csv"
 STATUSES = ("completed", "diverged", "failed", "interrupted", "running")
 ENDED = STATUSES[:2]  # with a result: nothing is left to do
 
@@ -142,6 +142,6 @@ def refuse_used_folder(folder: Path) -> None:
         lost = True
     if lost:
         raise ValueError(
-            f"{folder} holds a run already: resume={folder} resumes it. For another, give another hydra.run.dir, or "
-            "none."
+            f"{folder} holds a run already: resume={folder} resumes it. To start a new run, give a different "
+            "hydra.run.dir, or leave it out."
         )

@@ -47,7 +47,8 @@ def check_target(key: str, target: str, source: Path, trust: Sequence[str] | str
     if target not in as_list(trust) and target not in configured_targets() and not is_own_class(target):
         raise ValueError(
             f"{source}: {key} is {target}, which no file in configs/ names and which is no class of optbench, "
-            f"torch.optim or torch.nn. It could run any command. If you trust it, add trust={target}."
+            f"torch.optim or torch.nn. It could run any command. Only if you know who wrote it and "
+            f"what it does: add trust={target}."
         )
 
 

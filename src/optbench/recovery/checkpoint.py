@@ -58,7 +58,7 @@ def sweep_up(folder: Path) -> None:
 def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole checkpoint from which a run in `folder` can resume; None where it has to start at the beginning.
 
-    Says what it passes over, and why.
+    Logs what it skips, and why.
     """
     for name in ("last", "previous"):
         path = folder / "checkpoints" / f"{name}.ckpt"
@@ -67,12 +67,12 @@ def latest(folder: Path) -> tuple[Path, dict[str, Any]] | None:
         try:
             content = read_checkpoint(path, "resume")
             if not {"EpochHistory", "LastCheckpoint"} <= content.get("callbacks", {}).keys():
-                raise ValueError(f"resume={path} is an older version's, without what an exact sequel needs.")
+                raise ValueError(f"resume={path} was written by an older version and lacks what an exact resume needs.")
             relocate(content, path.parent)
             for best in best_models(content):
                 read_checkpoint(best, "resume")
         except ValueError as error:
-            log.warning("%s It is passed over.", error)
+            log.warning("%s It is skipped.", error)
         else:
             return path, content
     return None

@@ -17,7 +17,7 @@ from optbench.callbacks.epoch_history import EpochHistory
 from optbench.commands.hydra_internals import in_sweep
 from optbench.distributed.ranks import is_first, mute_others
 from optbench.records.configuration import key_of, rebased, refuse_other_configuration
-from optbench.records.record import ENDED, METRICS, SUMMARY, RunRecord, refuse_used_folder
+from optbench.records.record import ENDED, METRICS_CSV, SUMMARY, RunRecord, refuse_used_folder
 from optbench.records.trust import check_places, check_record
 from optbench.recovery.checkpoint import latest, sweep_up
 from optbench.recovery.signals import Interrupted, signals
@@ -59,14 +59,14 @@ class Session:
         found = latest(self.folder)
         code = provenance.code_sha256()
         if self.record.hashes.get("code", code) != code:
-            log.warning("The code has changed since this run began: no run of one version will be paired with it.")
+            log.warning("The code has changed since this run began: it will not be paired with runs of one version.")
             self.record.hashes["code"] += f"+{code}"
         step = found[1]["global_step"] if found else 0
         self.record.resumed.append({"time": provenance.now(), "step": step})
         if found is None:
             log.info("No checkpoint to resume from: the run begins anew.")
             if is_first():
-                (self.folder / METRICS).unlink(missing_ok=True)
+                (self.folder / METRICS_CSV).unlink(missing_ok=True)
             return None
         log.info("Resuming from %s, after step %s.", found[0].name, step)
         return found[0], step
@@ -76,8 +76,8 @@ class Session:
         for key, value in hashes.items():
             if self.record.hashes.get(key, value) != value:
                 raise ValueError(
-                    f"This is no longer the run that began here: the hash of {key} in summary.json is another. Restore "
-                    "images and code as they were to resume it, or start a new run."
+                    f"This is no longer the run that began here: the hash of {key} differs from the one in "
+                    "summary.json. Restore images and code as they were to resume it, or start a new run."
                 )
         self.record.hashes |= hashes
 

@@ -1,4 +1,4 @@
-"""From the configuration to the parts of a run: each group of `configs/` becomes an object here, and nowhere else."""
+"""From the configuration to the parts of a run: every group of `configs/` becomes an object here."""
 
 import logging
 import warnings

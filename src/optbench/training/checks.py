@@ -1,4 +1,7 @@
-"""What a run refuses before it trains, where no class below could name the key that is wrong."""
+"""Checks before training, for mistakes whose key the class that fails would not know.
+
+`optimizers` checks optimizer.*, `schedulers` scheduler.*, the data modules data.*, the nets model.*
+"""
 
 import logging
 import os
@@ -35,7 +38,7 @@ WHOLE_NUMBERS = {  # key: the smallest allowed value, where no class checks it; 
 
 
 def check(cfg: DictConfig, typed: Collection[str]) -> None:
-    """Refuse what no class below could name by its key.
+    """Refuse values whose key the class that fails would not know.
 
     Args:
         typed: the keys that the command line sets.

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from optbench.distributed.ranks import batch_mean, gather
 from optbench.records.metrics import SHOWN
-from optbench.training.measurement import Predictions, evaluate
+from optbench.training.measurement import Predictions, measure
 from optbench.training.optimizers import build_optimizer
 from optbench.training.randomness import batch_seed, reseed
 from optbench.training.schedulers import build_scheduler
@@ -69,7 +69,7 @@ class Classifier(pl.LightningModule):
         logits = logits.float()
         if stage == "test":
             self.test_logits, self.test_labels = logits, labels
-        values = {name: value.to(self.device) for name, value in evaluate(logits, labels, self.classes).items()}
+        values = {name: value.to(self.device) for name, value in measure(logits, labels, self.classes).items()}
         for bar in (True, False):
             self.log_dict(
                 {f"{stage}/{name}": value for name, value in values.items() if (name in SHOWN) is bar},

@@ -23,7 +23,7 @@ def batches_trained(trainer: pl.Trainer) -> int:
 
 
 def batches_done_before_restart(trainer: pl.Trainer | None) -> int:
-    """Of the epoch within which a run resumes from a checkpoint; 0 as any other epoch begins."""
+    """How many batches of this epoch were trained before the run resumed inside it; 0 in every other epoch."""
     loop = trainer.fit_loop if trainer else None
     return loop.epoch_loop.batch_progress.current.completed if loop and loop.restarting else 0
 

@@ -42,7 +42,7 @@ class Predictions:
         return whole
 
 
-def evaluate(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Tensor]:
+def measure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[str, Tensor]:
     """All metrics of `(N, classes)` logits and `(N,)` labels.
 
     `loss` (cross-entropy, nats), `accuracy`, `top3_accuracy`, `f1` (macro), `ece` (expected calibration error in 15

@@ -1,4 +1,4 @@
-"""Where a configuration becomes an optimizer: its parameter groups, and what it may not be."""
+"""Where a configuration becomes an optimizer: its parameter groups, and the values that are refused."""
 
 from collections.abc import Callable
 from functools import partial

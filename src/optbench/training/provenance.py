@@ -19,7 +19,7 @@ from optbench.data.datamodule import ImageDataModule
 from optbench.records.files import PROJECT
 from optbench.records.record import RunRecord
 
-COMPUTES = ("run.py", "callbacks", "data", "distributed", "nets", "training")  # what decides over a run's numbers
+COMPUTES = ("run.py", "callbacks", "data", "distributed", "nets", "training")  # what determines a run's numbers
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
 
 

@@ -58,16 +58,22 @@ def axes(facts: Facts) -> list[str]:
     return ["epoch"] if facts.times_withheld or facts.curves["seconds"].isna().all() else ["epoch", "seconds"]
 
 
-def logarithmic(metric: str, curves: Iterable[Curve]) -> bool:
+def curves_are_logarithmic(metric: str, curves: Iterable[Curve]) -> bool:
     """Whether the axis of all mean curves of a metric is logarithmic."""
     means = [curve.mean[metric] for curve in curves]
     return bool(means) and is_logarithmic(metric, pd.concat(means))
 
 
 def is_logarithmic(metric: str, values: pd.Series) -> bool:
-    """The one rule for every axis: whether only a logarithmic one shows all of these values."""
+    """The rule for axes that show a metric: whether only a logarithmic one shows all of these values."""
     finite = values[np.isfinite(values)]
     return len(finite) > 0 and metrics.is_logarithmic(metric, float(finite.min()), float(finite.max()))
+
+
+def profile_edge(profile: pd.DataFrame) -> tuple[float, bool]:
+    """Where the axis of a performance profile ends, beyond its last step; and whether it is logarithmic."""
+    right = 1.05 * max(float(profile["ratio"].max()), 1.05)
+    return right, right > 4
 
 
 def from_zero(metric: str, log: bool) -> bool:

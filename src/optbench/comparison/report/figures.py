@@ -223,7 +223,7 @@ def curves(comparison: Comparison, against: str) -> Figure | None:
     styles = palette.styles(facts)
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for axes, metric in zip(panels, logged, strict=True):
-        scale, log = scale_of(metric), lines.logarithmic(metric, every.values())
+        scale, log = scale_of(metric), lines.curves_are_logarithmic(metric, every.values())
         for k, (name, curve) in enumerate(drawn.items()):
             x, y = curve.mean[against].to_numpy(), scale * curve.mean[metric].to_numpy()
             low, high = (scale * edge.to_numpy() for edge in curve.band(metric, log))
@@ -252,14 +252,14 @@ def time_to_target(comparison: Comparison) -> Figure | None:
         return None
     figure = Figure(layout="constrained")
     axes = figure.subplots()
-    right = 1.05 * max(profile["ratio"].max(), 1.05)  # lines end at the edge: a fraction never falls again
+    right, log = lines.profile_edge(profile)  # lines end at the edge: a fraction never falls again
     for name in names:
         steps = profile[profile["configuration"] == name].sort_values("ratio")
         x, y = [*steps["ratio"], right], [*100 * steps["fraction"], 100 * steps["fraction"].iloc[-1]]
         style = {**look(styles[name]), "markevery": slice(0, len(steps))}
         axes.plot(x, y, drawstyle="steps-post", label=name, clip_on=False, **style)
     axes.set(xlim=(1, right), ylim=(0, 102))
-    if right > 4:
+    if log:
         set_log(axes, "x")
     axes.set(xlabel="steps to a target, as a multiple of the fewest", ylabel="fraction of targets reached (%)")
     axes.grid()

@@ -44,7 +44,7 @@ def curve_data(facts: Facts, means: Mapping[str, Curve], styles: dict[str, Style
     def stored(values: pd.Series, digits: int) -> int:
         return series.setdefault(tuple(rounded(values, digits)), len(series))
 
-    log = {metric: curves.logarithmic(metric, means.values()) for metric in facts.curve_metrics}
+    log = {metric: curves.curves_are_logarithmic(metric, means.values()) for metric in facts.curve_metrics}
     order = {name: k for k, name in enumerate(styles)}
     runs = []
     for row, curve in facts.curves.groupby("row"):
@@ -96,7 +96,7 @@ def curve_data(facts: Facts, means: Mapping[str, Curve], styles: dict[str, Style
 
 def profile_figure(judgement: Judgement, styles: dict[str, Style]) -> dict[str, Any]:
     profile = judgement.profile
-    right = max(profile["ratio"].max() * 1.05, 1.1)  # a line ends at the right edge: it never falls again
+    right, log = curves.profile_edge(profile)  # lines end at the edge: a fraction never falls again
     traces = []
     for k, (name, style) in enumerate(styles.items()):
         steps = profile[profile["configuration"] == name].sort_values("ratio")
@@ -114,7 +114,7 @@ def profile_figure(judgement: Judgement, styles: dict[str, Style]) -> dict[str, 
             }
         )
     layout = {
-        "xaxis": {"type": "log", "title": {"text": "times the fewest steps"}},
+        "xaxis": {"type": "log" if log else "linear", "title": {"text": "times the fewest steps"}},
         "yaxis": {"title": {"text": "targets reached"}, "tickformat": "~%", "range": [-0.02, 1.04]},
     }
     return {"data": traces, "layout": layout}
@@ -172,6 +172,7 @@ def sensitivity_figure(item: Sensitivity, metric: str, styled: dict[str, Style])
             **({"tickvals": tried, "ticktext": [wording.number(x) for x in tried]} if len(tried) <= 12 else {}),
         },
         "yaxis": {
+            "type": "log" if curves.is_logarithmic(metric, item.points["mean"]) else "linear",
             "title": {"text": plotly_text(metric)},
             "tickformat": "~%" if metrics.metric(metric).is_fraction else "",
         },
