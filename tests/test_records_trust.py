@@ -252,6 +252,15 @@ def test_what_a_user_trusts_is_built(command, run_folder, marker):
     assert marker.exists()
 
 
+def test_a_sweep_that_is_trusted_is_the_same_sweep(command, sweep, marker):
+    path = next(sweep.glob("0_*/summary.json"))
+    before = path.read_bytes()
+    edit(sweep, "    hydra:\n    - ", "    hydra:\n    - hydra.sweeper.max_batch_size=2\n    - ")
+    result = command("train", "-m", f"resume={sweep}", f"trust={RUN}")
+    assert result.status == 0 and "nothing is left to do" in result.out, result.err
+    assert path.read_bytes() == before and len(list(sweep.glob("*/summary.json"))) == 1
+
+
 def test_what_configs_name_is_trusted(monkeypatch, tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine.yaml").write_text("# mine\n_target_: my.package.Net\nwidth: 3\n")

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.errors import HydraException
 
 from optbench.commands.hydra_internals import override_values
-from optbench.records.trust import CONFIGS, as_list, check_target, misplaced_targets, strings_in
+from optbench.records.trust import CONFIGS, check_target, misplaced_targets, strings_in
 
 # a launcher's values that are commands, environments or places
 LAUNCHER_CODE = re.compile(r"\b(setup|python|additional_parameters|runtime_env|env\w*|submitit_folder|_\w+_)\b")
@@ -48,7 +48,7 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
         else:
             named = re.match(r"hydra\.(launcher|sweeper)\.", key) and not LAUNCHER_CODE.search(key)
             allowed = bool(named) and plain and not any("$" in str(value) for value in values)
-        if not allowed and override not in as_list(trust):
+        if not allowed:
             refuse(override, source)
 
 

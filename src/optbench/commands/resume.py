@@ -54,6 +54,7 @@ def command(arguments: Sequence[str]) -> list[str]:
     place = quoted(folder)
     trust = [target for override in args.overrides if key_of(override) == "trust" for target in trusted(override)]
     if kind == "sweep":
+        others = [argument for argument in others if key_of(argument) != "trust"]  # it would name folders of the runs
         return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name), trust)
     RunRecord.read(folder)
     if args.cfg:
