@@ -81,6 +81,11 @@ def toy_trainer(**settings) -> pl.Trainer:
     return instantiate(OmegaConf.load(PROJECT / "configs/trainer/default.yaml"), **{**quiet, **settings})
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: the other workers have enough to do beside it."""
+    items.sort(key=lambda item: item.path.stem != "test_recovery_faults")
+
+
 @dataclass
 class Result:
     """What a command left."""
