@@ -40,7 +40,8 @@ def evaluate_run(
     """Rebuild a run's data and network from its own record, load its weights, and write `<run>/evaluation/`.
 
     Raises:
-        ValueError: where the folder is no run, has no such checkpoint, or `images` names no picture.
+        ValueError: where the folder is no run, has no such checkpoint, its model, data or augmentation is a class that
+            may not be built, or `images` names no picture.
     """
     folder = Path(str(run))
     try:

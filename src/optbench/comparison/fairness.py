@@ -116,7 +116,8 @@ def measured_on(record: RunRecord) -> tuple[Hashable, ...]:
 def version_of_code(record: RunRecord) -> tuple[str, ...]:
     """Runs are paired only within one version of the training code and of the libraries that compute.
 
-    The hash of the training code where a record has it: a commit changes with every word of the documentation.
+    The hash of the training code (`training.provenance.code_sha256`) where a record has it: a commit changes with every
+    word of the documentation.
     """
     own = record.hashes.get("code") or record.commit
     return own, *(record.versions.get(name, "") for name in CODE)

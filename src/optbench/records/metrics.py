@@ -47,7 +47,7 @@ def name_of(key: str) -> str:
 
 
 def metric(key: str) -> Metric:
-    """What is known of a key. A name that is not in METRICS is a fraction of which more is better; `lr` is a number."""
+    """What is known of a key. A name that is not in METRICS counts as a fraction of which more is better."""
     name = name_of(key)
     return METRICS.get(name, Metric()) if name else Metric(is_fraction=False)
 

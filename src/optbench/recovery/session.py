@@ -57,7 +57,7 @@ class Session:
         if is_first():
             sweep_up(self.folder)
         found = latest(self.folder)
-        code = provenance.code_sha256()
+        code = provenance.own_code_sha256()
         if self.record.hashes.get("code", code) != code:
             log.warning("The code has changed since this run began: it will not be paired with runs of one version.")
             self.record.hashes["code"] += f"+{code}"
@@ -182,7 +182,7 @@ def new_record(cfg: DictConfig) -> RunRecord:
         seed=cfg.seed,
         versions=provenance.versions(),
         git=provenance.describe_git(),
-        hashes={"code": provenance.code_sha256()},
+        hashes={"code": provenance.own_code_sha256()},
         config=OmegaConf.to_container(cfg, resolve=True),
     )
 

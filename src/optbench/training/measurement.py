@@ -1,4 +1,4 @@
-"""What is measured of a classifier; `records.metrics` says what each number means."""
+"""What is measured of a classifier; `records.metrics` says what each number means, and how to add one."""
 
 from typing import Any
 

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,16 @@ def describe_git(project: Path = PROJECT) -> dict[str, Any]:
     return {"commit": commit, "dirty": bool(status.stdout.strip())}
 
 
-def code_sha256(source: Path = PROJECT / "src" / "optbench") -> str:
-    """A hash of the code that computes: two runs of one hash compute the same, committed or not.
+@cache
+def own_code_sha256() -> str:
+    """The hash of the code that this process runs, whatever happens to the files meanwhile."""
+    return code_sha256(PROJECT / "src" / "optbench")
 
-    Comments, docstrings, the messages of errors and of the log leave it as it is, and so does every other folder.
+
+def code_sha256(source: Path) -> str:
+    """A hash of the code that computes: two runs of one hash, configuration and set of libraries compute the same.
+
+    Files outside of COMPUTES do not count, nor do comments, docstrings and the messages of errors and of the log.
     """
     digest = hashlib.sha256()
     for place in COMPUTES:

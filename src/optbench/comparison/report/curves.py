@@ -65,7 +65,7 @@ def curves_are_logarithmic(metric: str, curves: Iterable[Curve]) -> bool:
 
 
 def is_logarithmic(metric: str, values: pd.Series) -> bool:
-    """The rule for axes that show a metric: whether only a logarithmic one shows all of these values."""
+    """Apply `records.metrics.is_logarithmic`, which has the rule, to the finite values."""
     finite = values[np.isfinite(values)]
     return len(finite) > 0 and metrics.is_logarithmic(metric, float(finite.min()), float(finite.max()))
 
