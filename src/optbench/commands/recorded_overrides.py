@@ -8,7 +8,7 @@ from typing import Any
 from hydra.errors import HydraException
 
 from optbench.commands.hydra_internals import override_values
-from optbench.records.trust import CONFIGS, check_target, misplaced_targets, strings_in
+from optbench.records.trust import CONFIGS, WRITERS, check_target, misplaced_targets, strings_in
 
 # a launcher's values that are commands, environments or places
 LAUNCHER_CODE = re.compile(r"\b(setup|python|additional_parameters|runtime_env|env\w*|submitit_folder|_\w+_)\b")
@@ -26,13 +26,16 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
     """
     for override in task:
         key, values = parsed(override, source)
-        if key.split(".")[0].split("/")[0] == "hydra":
+        if any(re.match(r"hydra\b", part) for part in key.split("@")):
             refuse(override, source)
         group = key.split("@")[0]
         for value in values:
             if (CONFIGS / group).is_dir():
                 check_choice(override, value, source)
             for path, text in strings_in({key: value}):
+                elsewhere = re.search(r"^[/~]|\.\.|://", text) and key.split(".")[0] in (*WRITERS, "output_dir")
+                if elsewhere or re.search(r"\$\{[^}]*:", text):  # a resolver can make anything, ${optimizer.lr} cannot
+                    refuse(override, source)
                 if path.rpartition(".")[2] == "_target_":
                     check_target(path, text, source, trust)
             if any(misplaced_targets(value)):
@@ -47,7 +50,8 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
             allowed = key.startswith("hydra.launcher.") and all(value in ("auto", "local") for value in values)
         else:
             named = re.match(r"hydra\.(launcher|sweeper)\.", key) and not LAUNCHER_CODE.search(key)
-            allowed = bool(named) and plain and not any("$" in str(value) for value in values)
+            # a line end in a partition's name would be a line of the script that sbatch runs
+            allowed = bool(named) and plain and all(re.fullmatch(r"[\w .,:+-]*", str(value)) for value in values)
         if not allowed:
             refuse(override, source)
 

@@ -18,6 +18,7 @@ CONFIGS = PROJECT / "configs"
 PACKAGES = ("optbench", "torch.optim", "torch.nn")
 # what a run writes without asking further: its places must be in its own folder, or below logs/
 WRITERS = ("callbacks", "logger", "trainer")
+PLACES = ("dirpath", "save_dir", "path", "default_root_dir")  # also where they are relative
 
 
 def check_record(config: Any, source: Path, trust: Sequence[str] | str | None = ()) -> None:
@@ -61,7 +62,8 @@ def check_places(config: Any, folder: Path) -> None:
     allowed = [Path(os.path.realpath(place)) for place in (folder, PROJECT / "logs")]
     for key, value in strings_in({group: config.get(group) for group in WRITERS if isinstance(config, dict)}):
         text = re.sub(r"^(sqlite|file):/{2,3}", "", value)
-        if not (Path(text).is_absolute() or text.startswith("~") or ".." in Path(text).parts):
+        named = key.rpartition(".")[2] in PLACES
+        if not (named or Path(text).is_absolute() or text.startswith("~") or ".." in Path(text).parts):
             continue
         place = Path(os.path.realpath(Path(text).expanduser()))
         if not any(place.is_relative_to(one) for one in allowed):
