@@ -209,6 +209,17 @@ def test_folders_that_are_no_run(tmp_path):
         optbench.load_run(tmp_path / "empty")
     with pytest.raises(ValueError, match=r"nowhere is no folder\. Give a run's folder"):
         optbench.load_run(tmp_path / "nowhere")
+    (tmp_path / "begun" / ".hydra").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"begun began as a run and has no summary\.json\.$"):
+        optbench.load_run(tmp_path / "begun")
+    for content, message in (
+        ("{", r"summary\.json is not a run's record"),
+        ('{"schema_version": 1, "classes": 3}', r"summary\.json is not a run's record: classes cannot be 3\."),
+        ('{"schema_version": 1, "status": "done"}', r"summary\.json has the unknown status 'done'\."),
+    ):
+        (tmp_path / "begun" / "summary.json").write_text(content)
+        with pytest.raises(ValueError, match=message):
+            optbench.load_run(tmp_path / "begun")
     for function in (optbench.load_runs, optbench.compare):
         with pytest.raises(ValueError, match=r"runs=.*nowhere does not exist\. Give a run's folder, a sweep's, a glob"):
             function(tmp_path / "nowhere")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import pandas as pd
 
 from optbench.comparison.factors import NEUTRAL, find_factors
-from optbench.comparison.read import metric_of, read_metrics, read_runs
+from optbench.comparison.read import metric_of, read_metrics, read_record, read_runs
 from optbench.records import wording
 from optbench.records.record import METRICS_CSV, SUMMARY, RunRecord
 
@@ -147,7 +147,7 @@ def load_run(folder: str | os.PathLike[str], trust: Sequence[str] | str = ()) ->
             f"{place} is no run, but holds {wording.plural(len(inside), 'run')}. load_runs reads all of them; load_run "
             f"takes one, for example {inside[0].parent}."
         )
-    return Run(place, RunRecord.read(place), trust)
+    return Run(place, read_record(place), trust)
 
 
 def load_runs(runs: Sources) -> pd.DataFrame:

@@ -135,7 +135,7 @@ def read_record(folder: Path) -> RunRecord:
         ValueError: where there is none that can be read, whatever is in its place.
     """
     path = folder / SUMMARY
-    if not path.is_file():
+    if not path.is_file() and (path.exists() or (folder / ".hydra").is_dir()):
         raise ValueError(f"{folder} began as a run and has no {SUMMARY}.")
     try:
         record = RunRecord.read(folder)
