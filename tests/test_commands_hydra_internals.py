@@ -25,6 +25,24 @@ def test_the_argument_parser_reads_what_a_person_types():
     assert found == (["optimizer=adam,sgd", "seed=0"], True, "train", None, False, False), HYDRA + "get_args_parser."
 
 
+@pytest.mark.parametrize(
+    ("override", "key", "values"),
+    [
+        ("+model.layers=[16 relu,'8']", "model.layers", [["16 relu", "8"]]),
+        ("optimizer@other=adam", "optimizer@other", ["adam"]),
+        ("a='x','y'", "a", ["x", "y"]),
+        ("a={b: 'x'},{b: [\"y\"]}", "a", [{"b": "x"}, {"b": ["y"]}]),
+        ("seed=range(0,3)", "seed", [0, 1, 2]),
+        ("optimizer=glob(*)", "optimizer", []),
+        ("~a", "a", [None]),
+    ],
+)
+def test_an_override_has_plain_values(override, key, values):
+    found = hydra_internals.override_values(override)
+    assert found == (key, values), HYDRA + "Override."
+    assert {type(value) for value in found[1]} <= {str, int, list, dict, type(None)}, HYDRA + "Override._convert_value."
+
+
 def test_hydra_writes_one_line_before_it_raises_the_error_of_a_job(tmp_path: Path):
     script = tmp_path / "job.py"
     script.write_text(

@@ -174,6 +174,7 @@ def edit(folder: Path, old: str, new: str) -> None:
         "hydra.launcher.partition='a\ntouch b'",
         "hydra.launcher.name='a;b'",
         "hydra/launcher@mine=pool",
+        "hydra/launcher=glob(*)",
         "hydra/launcher=../../{evil}",
     ],
 )
@@ -197,6 +198,8 @@ def test_what_hydra_is_not_told_by_a_recorded_sweep(command, sweep, marker, over
         ),
         ("model._target_=torch.nn.Flatten,torch.utils.collect_env.run", f"trust={RUN}"),
         ("model._target_=${oc.env:SECRET}", "could run commands"),
+        (f"model._target_='torch.nn.Flatten','{RUN}'", f"trust={RUN}"),  # Hydra keeps the quotes of a sweep's values
+        (f"model={{a: [{{_target_: '{RUN}'}}]}},linear", f"trust={RUN}"),
         ("experiment=../../../{evil}", "could run commands"),
         ("optimizer@hydra.callbacks.mine=sgd", "could run commands"),
         ("+callbacks.mine=${oc.decode:x}", "could run commands"),

@@ -13,6 +13,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.core.utils import JobReturn, JobRuntime, JobStatus, setup_globals
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -28,12 +29,17 @@ def parse_arguments(arguments: Sequence[str]) -> Any:
 def override_values(override: str) -> tuple[str, list[Any]]:
     """The key of an override as `key@package`, without + and ~, and its values: several where it asks for a sweep.
 
+    Values are what a run is given, without quotes. glob(...) has none here: it names choices of a group that exist.
+
     Raises:
         HydraException: where it cannot be read.
     """
     parsed = OverridesParser.create().parse_override(override)
-    values = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
-    return parsed.get_key_element().lstrip("+~"), values
+    if parsed.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        values: list[Any] = []
+    else:
+        values = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
+    return parsed.get_key_element().lstrip("+~"), [Override._convert_value(value) for value in values]
 
 
 def is_multirun() -> bool:

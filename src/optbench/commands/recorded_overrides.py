@@ -52,7 +52,7 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
             named = re.match(r"hydra\.(launcher|sweeper)\.", key) and not LAUNCHER_CODE.search(key)
             # a line end in a partition's name would be a line of the script that sbatch runs
             allowed = bool(named) and plain and all(re.fullmatch(r"[\w .,:+-]*", str(value)) for value in values)
-        if not allowed:
+        if not (allowed and values):
             refuse(override, source)
 
 
