@@ -17,7 +17,7 @@ from optbench.data.datamodule import normalize
 from optbench.data.image_folder import IMAGE_SUFFIXES, load_image
 from optbench.records.files import finite, write_atomically, write_csv
 from optbench.records.record import RunRecord
-from optbench.records.trust import check_record
+from optbench.records.trust import Trust, check_record
 from optbench.recovery.checkpoint import load_weights, read_checkpoint
 from optbench.training.build import build_data, build_net
 from optbench.training.measurement import measure
@@ -35,7 +35,7 @@ def evaluate_run(
     checkpoint: str,
     images: str | ListConfig | None,
     overrides: Sequence[str],
-    trust: Sequence[str] | str | None = (),
+    trust: Trust = (),
 ) -> None:
     """Rebuild a run's data and network from its own record, load its weights, and write `<run>/evaluation/`.
 
@@ -99,9 +99,7 @@ def count_reading(path: Path, checkpoint: str) -> None:
         file.write(("time,checkpoint\n" if new else "") + f"{now()},{checkpoint}\n")
 
 
-def restore(
-    record: RunRecord, checkpoint: dict[str, Any], path: Path, trust: Sequence[str] | str | None = ()
-) -> nn.Module:
+def restore(record: RunRecord, checkpoint: dict[str, Any], path: Path, trust: Trust = ()) -> nn.Module:
     """The run's network with the checkpoint's weights, ready to evaluate.
 
     Args:
@@ -171,16 +169,16 @@ def classify(record: RunRecord, net: nn.Module, pictures: list[Path], output: Pa
     images, readable, unreadable = read_pictures(pictures, record.input["shape"][1])
     for reason in unreadable:
         print(f"Skipped: {reason}", file=sys.stderr)
-    shares = logits_of(net, images, record).softmax(1)
+    probabilities = logits_of(net, images, record).softmax(1)
     rows, shown = [], []
-    for picture, share in zip(readable, shares, strict=True):
-        best = share.argsort(descending=True)[:3].tolist()
+    for picture, row in zip(readable, probabilities, strict=True):
+        best = row.argsort(descending=True)[:3].tolist()
         rows.append(
             {"image": str(picture), "class": record.classes[best[0]]}
-            | {name: round(float(p), 6) for name, p in zip(record.classes, share, strict=True)}
+            | {name: round(float(p), 6) for name, p in zip(record.classes, row, strict=True)}
         )
         shown.append(
-            {"image": picture.name} | {f"{n}.": f"{record.classes[k]} {share[k]:.1%}" for n, k in enumerate(best, 1)}
+            {"image": picture.name} | {f"{n}.": f"{record.classes[k]} {row[k]:.1%}" for n, k in enumerate(best, 1)}
         )
     show(f"{len(rows)} pictures", shown)
     output.mkdir(parents=True, exist_ok=True)

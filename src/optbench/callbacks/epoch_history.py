@@ -107,7 +107,7 @@ class EpochHistory(pl.Callback):
 
     def add_test(self, epoch: int, metrics: Mapping[str, float | None]) -> None:
         """Fill the test columns of the row of `epoch` (counted from 1)."""
-        if self.path is None or not self.rows:
+        if not self.rows:
             return
         tested = {key: value for key, value in metrics.items() if key in self._columns()}
         self._write([{**row, **tested} if row["epoch"] == epoch else row for row in self.rows])

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.commands import caller
 from optbench.commands.hydra_internals import HIDDEN, keys_below, root_of, without_job_errors
+from optbench.records import wording
 from optbench.records.files import PROJECT
 from optbench.records.wording import near, paragraph
 from optbench.recovery.signals import Interrupted
@@ -68,7 +69,7 @@ def explain(error: BaseException) -> str:
     if told := explain_launcher(error):
         return told
     # as a person types it; not in the name of a folder
-    words = {"None": "null", "True": "true", "False": "false"}
+    words = {str(value): wording.text(value) for value in (None, True, False)}
     text = re.sub(r"(?<!\S)([\w.]+)=(None|True|False)\b", lambda v: f"{v[1]}={words[v[2]]}", str(error)).strip()
     group = re.match(r"\w*", key or text)[0]  # type: ignore[index]
     if key and f"{group}." not in text:  # a library's, which does not know our keys

@@ -1,20 +1,20 @@
 """Overrides that a sweep's multirun.yaml recorded, before they become part of a command again."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException
 
 from optbench.commands.hydra_internals import override_values
-from optbench.records.trust import CONFIGS, WRITERS, check_target, misplaced_targets, strings_in
+from optbench.records.trust import CONFIGS, WRITERS, Trust, check_targets, entries
 
 # a launcher's values that are commands, environments or places
 LAUNCHER_CODE = re.compile(r"\b(setup|python|additional_parameters|runtime_env|env\w*|submitit_folder|_\w+_)\b")
 
 
-def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, trust: Sequence[str] | str | None) -> None:
+def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, trust: Trust) -> None:
     """Refuse overrides that could run commands.
 
     Args:
@@ -26,34 +26,42 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
     """
     for override in task:
         key, values = parsed(override, source)
-        if any(re.match(r"hydra\b", part) for part in key.split("@")):
+        if not all(is_harmless(key, value) for value in values) or re.search(r"(^|@)hydra\b", key):
             refuse(override, source)
-        group = key.split("@")[0]
         for value in values:
-            if (CONFIGS / group).is_dir():
-                check_choice(override, value, source)
-            for path, text in strings_in({key: value}):
-                elsewhere = re.search(r"^[/~]|\.\.|://", text) and key.split(".")[0] in (*WRITERS, "output_dir")
-                if elsewhere or re.search(r"\$\{[^}]*:", text):  # a resolver can make anything, ${optimizer.lr} cannot
-                    refuse(override, source)
-                if path.rpartition(".")[2] == "_target_":
-                    check_target(path, text, source, trust)
-            if any(misplaced_targets(value)):
-                refuse(override, source)
+            check_targets({key: value}, source, trust)
     for override in hydra:
         key, values = parsed(override, source)
-        plain = all(value is None or isinstance(value, int | float | str) for value in values)
-        known = {"basic", *(path.stem for path in (CONFIGS / "hydra" / "launcher").glob("*.yaml"))}
-        if key in ("hydra/launcher", "hydra/sweeper"):
-            allowed = all(str(value) in (known if key == "hydra/launcher" else {"basic"}) for value in values)
-        elif key.endswith(".address"):  # of a Ray cluster, which gets the code and the data
-            allowed = key.startswith("hydra.launcher.") and all(value in ("auto", "local") for value in values)
-        else:
-            named = re.match(r"hydra\.(launcher|sweeper)\.", key) and not LAUNCHER_CODE.search(key)
-            # a line end in a partition's name would be a line of the script that sbatch runs
-            allowed = bool(named) and plain and all(re.fullmatch(r"[\w .,:+-]*", str(value)) for value in values)
-        if not (allowed and values):
+        if not (values and all(is_plain_setting(key, value) for value in values)):
             refuse(override, source)
+
+
+def is_harmless(key: str, value: Any) -> bool:
+    """Whether an override of a run reads no configuration from elsewhere, resolves nothing, and writes nowhere else."""
+    if (CONFIGS / key.split("@")[0]).is_dir() and not isinstance(value, dict):
+        names = value if isinstance(value, list) else [value]
+        if not all(re.fullmatch(r"[\w-]+", str(name)) for name in names):  # a path would read a file from elsewhere
+            return False
+    writes = key.split(".")[0] in (*WRITERS, "output_dir")
+    texts = [text for _, text in entries({key: value}) if isinstance(text, str)]
+    elsewhere = writes and any(re.search(r"^[/~]|\.\.|://", text) for text in texts)
+    # a resolver can make anything, ${optimizer.lr} cannot
+    return not elsewhere and not any(re.search(r"\$\{[^}]*:", text) for text in texts)
+
+
+def is_plain_setting(key: str, value: Any) -> bool:
+    """Whether an override of Hydra's own sets a plain value of the launcher or the sweeper."""
+    if key == "hydra/launcher":
+        return value in ["basic", *(path.stem for path in (CONFIGS / key).glob("*.yaml"))]
+    if key == "hydra/sweeper":
+        return value == "basic"
+    if not re.match(r"hydra\.(launcher|sweeper)\.", key) or LAUNCHER_CODE.search(key):
+        return False
+    if key.endswith(".address"):  # of a Ray cluster, which gets the code and the data
+        return value in ("auto", "local")
+    # a line end in a partition's name would be a line of the script that sbatch runs
+    plain = value is None or isinstance(value, int | float | str)
+    return plain and bool(re.fullmatch(r"[\w .,:+-]*", str(value)))
 
 
 def parsed(override: Any, source: Path) -> tuple[str, list[Any]]:
@@ -64,13 +72,6 @@ def parsed(override: Any, source: Path) -> tuple[str, list[Any]]:
         return override_values(override)
     except (HydraException, ValueError) as error:
         raise ValueError(f"{source} has an override that cannot be read: {override!r:.80}.") from error
-
-
-def check_choice(override: str, value: Any, source: Path) -> None:
-    """A group's choice is a file in configs/; a path would read one from elsewhere."""
-    names = value if isinstance(value, list) else [value]
-    if not isinstance(value, dict) and not all(re.fullmatch(r"[\w-]+", str(name)) for name in names):
-        refuse(override, source)
 
 
 def refuse(override: str, source: Path) -> None:

@@ -52,8 +52,8 @@ def command(arguments: Sequence[str]) -> list[str]:
     settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|trust|hydra[./].*)=", override)]
     others = [argument for argument in arguments if argument not in [*given, *settings]]
     place = quoted(folder)
-    trust = [target for override in args.overrides if key_of(override) == "trust" for target in trusted(override)]
     if kind == "sweep":
+        trust = [target for override in args.overrides if key_of(override) == "trust" for target in trusted(override)]
         others = [argument for argument in others if key_of(argument) != "trust"]  # it would name folders of the runs
         return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name), trust)
     RunRecord.read(folder)

@@ -8,12 +8,14 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from optbench.records.files import PROJECT
 
+Trust = Sequence[str] | str | None  # targets that the user allows
 CONFIGS = PROJECT / "configs"
 PACKAGES = ("optbench", "torch.optim", "torch.nn")
 # what a run writes without asking further: its places must be in its own folder, or below logs/
@@ -21,7 +23,7 @@ WRITERS = ("callbacks", "logger", "trainer")
 PLACES = ("dirpath", "save_dir", "path", "default_root_dir")  # also where they are relative
 
 
-def check_record(config: Any, source: Path, trust: Sequence[str] | str | None = ()) -> None:
+def check_record(config: Any, source: Path, trust: Trust = ()) -> None:
     """Refuse a recorded configuration that would build a class that is not allowed, or read this machine's environment.
 
     Args:
@@ -31,26 +33,28 @@ def check_record(config: Any, source: Path, trust: Sequence[str] | str | None = 
     Raises:
         ValueError: with the first target that is not allowed, its key, and the key that allows it.
     """
-    for key, value in strings_in(config):
-        if "${" in value:
+    for key, value in entries(config):
+        if isinstance(value, str) and "${" in value:
             raise ValueError(
                 f"{source}: {key}={value} is no recorded value: a record has the results of ${{...}}, not the "
                 "expressions. The file was changed; do not use it."
             )
-        if key.rpartition(".")[2] == "_target_":
-            check_target(key, value, source, trust)
-    for key, value in misplaced_targets(config):
-        raise ValueError(f"{source}: {key}={value!r:.60} must be a name such as torch.optim.Adam.")
+    check_targets(config, source, trust)
 
 
-def check_target(key: str, target: str, source: Path, trust: Sequence[str] | str | None = ()) -> None:
-    """Raises ValueError unless `target` may be built."""
-    if target not in as_list(trust) and target not in configured_targets() and not is_own_class(target):
-        raise ValueError(
-            f"{source}: {key} is {target}, which no file in configs/ names and which is no class of optbench, "
-            f"torch.optim or torch.nn. It could run any command. Only if you know who wrote it and "
-            f"what it does: add trust={target}."
-        )
+def check_targets(config: Any, source: Path, trust: Trust = ()) -> None:
+    """Refuse a `_target_` that may not be built; arguments and error are those of `check_record`."""
+    for key, target in entries(config):
+        if key.rpartition(".")[2] != "_target_":
+            continue
+        if not isinstance(target, str):
+            raise ValueError(f"{source}: {key}={target!r:.60} must be a name such as torch.optim.Adam.")
+        if target not in as_list(trust) and target not in configured_targets(CONFIGS) and not is_own_class(target):
+            raise ValueError(
+                f"{source}: {key} is {target}, which no file in configs/ names and which is no class of optbench, "
+                f"torch.optim or torch.nn. It could run any command. Only if you know who wrote it and "
+                f"what it does: add trust={target}."
+            )
 
 
 def check_places(config: Any, folder: Path) -> None:
@@ -60,7 +64,9 @@ def check_places(config: Any, folder: Path) -> None:
         ValueError: with the first such key.
     """
     allowed = [Path(os.path.realpath(place)) for place in (folder, PROJECT / "logs")]
-    for key, value in strings_in({group: config.get(group) for group in WRITERS if isinstance(config, dict)}):
+    for key, value in entries({group: config.get(group) for group in WRITERS}):
+        if not isinstance(value, str):
+            continue
         text = re.sub(r"^(sqlite|file):/{2,3}", "", value)
         named = key.rpartition(".")[2] in PLACES
         if not (named or Path(text).is_absolute() or text.startswith("~") or ".." in Path(text).parts):
@@ -73,34 +79,23 @@ def check_places(config: Any, folder: Path) -> None:
             )
 
 
-def strings_in(config: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """The dotted keys and values of all texts, also in lists."""
+def entries(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The dotted key and the value of everything below `config`, dictionaries and lists included."""
     if isinstance(config, dict):
-        for key, value in config.items():
-            yield from strings_in(value, f"{path}.{key}".lstrip("."))
-    elif isinstance(config, list | tuple):
-        for number, value in enumerate(config):
-            yield from strings_in(value, f"{path}.{number}".lstrip("."))
-    elif isinstance(config, str):
-        yield path, str(config)
-
-
-def misplaced_targets(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every `_target_` that is no text."""
-    items = (
-        config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list | tuple) else ()
-    )
-    for key, value in items:
+        inside: Iterable[tuple[Any, Any]] = config.items()
+    else:
+        inside = enumerate(config) if isinstance(config, list | tuple) else ()
+    for key, value in inside:
         here = f"{path}.{key}".lstrip(".")
-        if key == "_target_" and not isinstance(value, str):
-            yield here, value
-        yield from misplaced_targets(value, here)
+        yield here, value
+        yield from entries(value, here)
 
 
-def configured_targets() -> set[str]:
+@cache
+def configured_targets(configs: Path) -> set[str]:
     """What the files of configs/ name."""
     found: set[str] = set()
-    for path in CONFIGS.rglob("*.yaml"):
+    for path in configs.rglob("*.yaml"):
         found |= set(re.findall(r"^\s*_target_:\s*([\w.]+)", path.read_text(encoding="utf-8"), re.M))
     return found
 
@@ -123,5 +118,5 @@ def is_own_class(target: str) -> bool:
     return False
 
 
-def as_list(trust: Sequence[str] | str | None) -> Collection[str]:
+def as_list(trust: Trust) -> Collection[str]:
     return [] if trust is None else [trust] if isinstance(trust, str) else list(trust)

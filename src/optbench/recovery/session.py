@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from optbench.commands.hydra_internals import in_sweep
 from optbench.distributed.ranks import is_first, mute_others
 from optbench.records.configuration import key_of, rebased, refuse_other_configuration
 from optbench.records.record import ENDED, METRICS_CSV, SUMMARY, RunRecord, refuse_used_folder
-from optbench.records.trust import check_places, check_record
+from optbench.records.trust import Trust, check_places, check_record
 from optbench.recovery.checkpoint import latest, sweep_up
 from optbench.recovery.signals import Interrupted, signals
 from optbench.training import provenance
@@ -35,7 +35,6 @@ class Session:
         record: written to `folder` whenever its status changes.
         history: its epochs and seconds.
         resumed: the folder holds the run already, and it continues.
-        has_ended: it has a result: nothing is left to do.
     """
 
     cfg: DictConfig
@@ -43,7 +42,11 @@ class Session:
     record: RunRecord
     history: EpochHistory
     resumed: bool
-    has_ended: bool
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run has a result already: nothing is left to do."""
+        return self.record.status in ENDED
 
     @property
     def typed(self) -> set[str]:
@@ -100,7 +103,7 @@ def open_session(cfg: DictConfig) -> Iterator[Session]:
         earlier = earlier_record(cfg, folder) if is_first() else RunRecord.read(folder)  # the first one has written it
         if earlier is not None and earlier.status in ENDED:
             log.info("%s has %s before: nothing is left to do.", folder, earlier.status)
-            yield Session(cfg, folder, earlier, history, resumed=True, has_ended=True)
+            yield Session(cfg, folder, earlier, history, resumed=True)
             return
         if earlier is not None and cfg.resume is not None:
             cfg = own_configuration(earlier, folder, cfg.trust)
@@ -108,7 +111,7 @@ def open_session(cfg: DictConfig) -> Iterator[Session]:
         record.status, record.error = "running", None
         write(record, folder)
         try:
-            yield Session(cfg, folder, record, history, resumed=earlier is not None, has_ended=False)
+            yield Session(cfg, folder, record, history, resumed=earlier is not None)
             record.status = "completed"
             (folder / "checkpoints" / "previous.ckpt").unlink(missing_ok=True)
         except Diverged as error:
@@ -187,7 +190,7 @@ def new_record(cfg: DictConfig) -> RunRecord:
     )
 
 
-def own_configuration(record: RunRecord, folder: Path, trust: Sequence[str] | str | None) -> DictConfig:
+def own_configuration(record: RunRecord, folder: Path, trust: Trust) -> DictConfig:
     """The configuration that a run began with, in the folder where it is now.
 
     Raises:

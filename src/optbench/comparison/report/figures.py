@@ -21,6 +21,7 @@ from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import CLAIMED
 from optbench.comparison.report import curves as lines
 from optbench.comparison.report import palette
+from optbench.comparison.report.curves import Curve
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.tables import problems
 from optbench.comparison.sensitivity import Interaction, Sensitivity
@@ -94,12 +95,13 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
 
 def draw(comparison: Comparison) -> dict[str, Figure]:
     """The figures that have something to show."""
+    means, axes = lines.mean_curves(comparison.facts), lines.axes(comparison.facts)
     with paper():
         figures = {
             "ranking": ranking(comparison),
             "differences": differences(comparison),
-            "curves": curves(comparison, "epoch"),
-            "curves_by_seconds": curves(comparison, "seconds") if "seconds" in lines.axes(comparison.facts) else None,
+            "curves": curves(comparison, means, "epoch"),
+            "curves_by_seconds": curves(comparison, means, "seconds") if "seconds" in axes else None,
             "time_to_target": time_to_target(comparison),
             **{
                 "sensitivity_" + re.sub(r"[^\w.-]+", "_", item.factor): sensitivity(comparison.facts, item)
@@ -199,11 +201,10 @@ def claimed(pair: Any) -> bool:
     return pair.verdict in CLAIMED
 
 
-def curves(comparison: Comparison, against: str) -> Figure | None:
+def curves(comparison: Comparison, every: Mapping[str, Curve], against: str) -> Figure | None:
     """One panel per metric over `against` (`epoch` or `seconds`): means, in a band of one standard deviation."""
     facts = comparison.facts
     names, note = lines.shown(comparison)
-    every = lines.mean_curves(facts)
     drawn = {name: every[name] for name in names if name in every}
     logged = [
         metric
