@@ -1,8 +1,6 @@
 """`hydra/launcher=pool`. Hydra imports this file whenever it starts: everything else loads when runs are launched."""
 
-import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.plugins.launcher import Launcher
@@ -34,6 +32,4 @@ class PoolLauncher(Launcher):
         from optbench.pool.launch import PoolSettings, launch
 
         settings = PoolSettings(self.workers, self.jobs_per_device, self.timeout, self.grace, self.fail_fast)
-        script = Path(inspect.getfile(self.task_function)).absolute()
-        loader = self.hydra_context.config_loader
-        return launch(settings, script, loader, self.config, job_overrides, initial_job_idx)
+        return launch(settings, self.hydra_context, self.task_function, self.config, job_overrides, initial_job_idx)

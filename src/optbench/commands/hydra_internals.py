@@ -14,8 +14,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, setup_globals
-from hydra.types import RunMode
+from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 HIDDEN = ("hydra", "_target_", "_partial_")  # keys that no message offers
@@ -84,6 +84,12 @@ def resolved_job(cfg: DictConfig) -> Any:
         return OmegaConf.to_container(without_hydra(cfg), resolve=True)
 
 
+def resolved_group(cfg: DictConfig, group: str) -> dict[str, Any]:
+    """One of its groups, alike."""
+    with answers_for_hydra(cfg):
+        return cast(dict[str, Any], OmegaConf.to_container(cfg[group], resolve=True))
+
+
 @contextmanager
 def answers_for_hydra(cfg: DictConfig) -> Iterator[None]:
     """Let `${hydra:...}` ask this configuration."""
@@ -93,6 +99,13 @@ def answers_for_hydra(cfg: DictConfig) -> Iterator[None]:
         yield
     finally:
         HydraConfig.instance().cfg = before
+
+
+def run_alone(cfg: DictConfig, context: HydraContext, task: TaskFunction) -> None:
+    """What Hydra does for a job of a sweep that is typed as a command of its own; raises what the task raises."""
+    with read_write(cfg.hydra), open_dict(cfg.hydra):
+        cfg.hydra.mode, cfg.hydra.run.dir = RunMode.RUN, cfg.hydra.runtime.output_dir
+    run_job(task, cfg, "hydra.run.dir", None, context).return_value  # noqa: B018
 
 
 # what became of a job

@@ -85,6 +85,7 @@ class ImageDataModule(pl.LightningDataModule):
     """
 
     imageset: ImageSet
+    read_ahead: ImageSet | None = None  # what `load` would return, where this process has it already
     train: Images
     val: Images
     test: Images
@@ -122,7 +123,7 @@ class ImageDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if hasattr(self, "test"):  # Lightning calls it for fit and again for test
             return
-        self.imageset = images = self.load()
+        self.imageset = images = self.read_ahead or self.load()
         self.classes = images.classes
         count = len(images.train_images)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self.split_seed))

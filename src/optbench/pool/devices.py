@@ -5,21 +5,28 @@ import re
 import shutil
 import subprocess
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+CGROUP = Path("/sys/fs/cgroup")  # of this container (version 2)
 GPU, CPU = "gpu", "cpu"  # the kinds of devices; one of the CPU is a slot: some of its cores
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command that wants `wanted` different devices of one kind for as long as it runs."""
+    """A command that wants `wanted` different devices of one kind for as long as it runs.
+
+    `work` does the same in a process that is forked from this one, which saves the imports. None: it has to be typed.
+    """
 
     number: int
     command: list[str]
     folder: Path
+    work: Callable[[], None] | None = None
     title: str = ""
     kind: str = CPU
     wanted: int = 1
@@ -86,7 +93,8 @@ def installed_gpus() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
         if listed.returncode == 0:
             return parse_gpus(listed.stdout)
-    import torch  # seconds, but it knows other drivers
+    with single_threaded():
+        import torch  # seconds, but it knows other drivers
 
     return [str(i) for i in range(torch.cuda.device_count())]
 
@@ -107,16 +115,40 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def memory_left() -> float:
+    """Bytes that new processes can take: of this machine, or of the container's limit (Linux; elsewhere infinite)."""
+    left = [float("inf")]
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        left.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with suppress(OSError, ValueError):  # no limit is `max`, which is no number
+        left.append(int((CGROUP / "memory.max").read_text()) - int((CGROUP / "memory.current").read_text()))
+    return min(left)
+
+
 def threads(slots: int) -> dict[str, str]:
     """The environment of a run, where the cores are divided equally among so many slots.
 
-    The number of threads depends on the machine and its slots, not on how many runs are left: sums of floating point
-    numbers may depend on it. Where the environment sets fewer threads, these stay.
+    The number of threads depends on the machine and the whole sweep, not on how many runs are left: sums of floating
+    point numbers may depend on it. Where the environment sets fewer threads, these stay.
     """
     count = max(1, cores() // slots)
-    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-    given = {name: os.environ.get(name, "") for name in names}
+    given = {name: os.environ.get(name, "") for name in THREADS}
     return {name: str(min(count, int(value)) if value.isdecimal() else count) for name, value in given.items()}
+
+
+@contextmanager
+def single_threaded() -> Iterator[None]:
+    """Libraries that are imported here start no threads; a run that is forked sets how many it wants."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
 
 
 def label(kind: str, devices: list[str]) -> str:

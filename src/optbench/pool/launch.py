@@ -1,24 +1,31 @@
 """What Hydra asks of a launcher: its jobs as commands of the pool, and what became of them."""
 
+import gc
+import inspect
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.core.utils import JobReturn, configure_log
+from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig
 
-from optbench.commands.hydra_internals import compose_job, job_return
-from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, threads
+from optbench.commands.errors import report_errors
+from optbench.commands.hydra_internals import compose_job, job_return, run_alone
+from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, memory_left, threads
+from optbench.pool.preload import preload
 from optbench.pool.processes import LOG, Pool
 from optbench.pool.table import Display, why_failed
 from optbench.records.record import ENDED, SUMMARY, RunRecord
 from optbench.records.wording import is_number
 
+RUN_BYTES = 0.2e9  # what a run takes at least, beyond what all runs share
 OURS = re.compile(r"[+~]*hydra[./](launcher|sweeper|sweep|mode|run\.dir|job\.num)\b")  # overrides no run shall see
 
 
@@ -39,7 +46,7 @@ class PoolSettings:
     def __post_init__(self) -> None:
         if os.name != "posix":
             raise ValueError(
-                "hydra/launcher=pool needs Linux or macOS, whose process groups it stops. Leave it out here."
+                "hydra/launcher=pool needs Linux or macOS, whose process groups it stops. Add hydra/launcher=basic."
             )
         for key, value in {"workers": self.workers, "jobs_per_device": self.jobs_per_device}.items():
             if not (type(value) is int and value >= 1) and (key, value) != ("workers", None):
@@ -54,8 +61,8 @@ class PoolSettings:
 
 def launch(
     settings: PoolSettings,
-    script: Path,
-    loader: ConfigLoader,
+    context: HydraContext,
+    task: TaskFunction,
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     first: int,
@@ -65,16 +72,19 @@ def launch(
     The results of those that failed raise the same error, which speaks for all of them.
 
     Args:
-        script: what a person typed after `python`; each job is a command of it.
+        task: what Hydra was asked to run; each job is a command of its script.
         config: of the sweep; `job_overrides` turn it into the configurations of its jobs.
         first: the number of the first job.
     """
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    configs = [compose_job(config, job, number, loader) for number, job in enumerate(job_overrides, first)]
+    numbered = enumerate(job_overrides, first)
+    configs = [compose_job(config, job, number, context.config_loader) for number, job in numbered]
     check_folders([folder_of(cfg) for cfg in configs])
     free = devices_there(settings, [cfg.trainer for cfg in configs])
     wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
-    environment = threads(sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted}))
+    at_once = sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted})
+    environment = threads(min(at_once, sum(count for _, count in wanted)))
+    script = Path(inspect.getfile(task)).absolute()
     shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
     jobs = [
         Job(
@@ -95,6 +105,14 @@ def launch(
     with Display(len(to_run)) as display:
         if len(jobs) > len(to_run):
             display.say(f"{len(jobs) - len(to_run)} of {len(jobs)} runs have their results already.")
+        if to_run:
+            left = [configs[job.number - first] for job in to_run]
+            if why_fresh := preload(left):
+                display.say(f"{why_fresh} So each run starts a Python of its own, which takes some seconds.")
+            else:
+                works = (partial(work, cfg, context, task) for cfg in left)
+                to_run = [replace(job, work=does) for job, does in zip(to_run, works, strict=True)]
+            fit_memory(settings, free[CPU], max(job.wanted for job in to_run))
         pool = Pool(
             Queue(to_run, free),
             display,
@@ -103,6 +121,7 @@ def launch(
             fail_fast=settings.fail_fast,
         )
         runs = pool.work()
+    gc.unfreeze()
     failed = {run.job.number: run for run in runs if run.failed or not (run.stopped or has_result(run.job.folder))}
     for number, run in sorted(failed.items()):
         print(f"[{number}] {run.job.title} failed: {why_failed(run)} See {run.job.folder / LOG}", flush=True)
@@ -115,6 +134,15 @@ def launch(
         job_return(cfg, RunRecord.read(folder_of(cfg)).objective() if well else error)
         for cfg, well in zip(configs, good, strict=True)
     ]
+
+
+def work(cfg: DictConfig, context: HydraContext, task: TaskFunction) -> None:
+    """One run, in its own process."""
+    import torch
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with report_errors():
+        run_alone(cfg, context, task)
 
 
 def folder_of(cfg: DictConfig) -> Path:
@@ -144,13 +172,36 @@ def has_result(folder: Path) -> bool:
 
 
 def devices_there(settings: PoolSettings, trainers: Sequence[DictConfig]) -> dict[str, dict[str, int]]:
-    """For each kind its devices, and how many runs each takes at a time."""
+    """For each kind its devices, and how many runs each takes at a time. Of the CPU, a device is one core or more."""
     ask = any(trainer.accelerator != CPU for trainer in trainers)  # which can take seconds
-    slots = settings.workers or max(1, cores() // 2)
+    slots = settings.workers or min(cores(), sum(as_number(trainer.devices) for trainer in trainers))
     return {
         GPU: dict.fromkeys(gpus() if ask else [], settings.jobs_per_device),
         CPU: dict.fromkeys(map(str, range(slots)), 1),
     }
+
+
+def as_number(devices: Any) -> int:
+    """`trainer.devices` as a number of processes; what is none, the Trainer itself refuses."""
+    return max(1, int(devices)) if str(devices).isdecimal() else 1
+
+
+def fit_memory(settings: PoolSettings, slots: dict[str, int], least: int) -> None:
+    """No more slots of the CPU than the memory that is left has room for, but `least`.
+
+    Raises:
+        ValueError: where a person has asked for more.
+    """
+    left = memory_left()
+    room = max(1, int(left / RUN_BYTES))
+    if settings.workers is not None and settings.workers > room:
+        raise ValueError(
+            f"hydra.launcher.workers={settings.workers} runs at a time need at least {RUN_BYTES / 1e9:.2f} GB of "
+            f"memory each, {settings.workers * RUN_BYTES / 1e9:.1f} GB together; {left / 1e9:.1f} GB are left. Use at "
+            f"most hydra.launcher.workers={room}."
+        )
+    for slot in list(slots)[max(room, least) :]:
+        del slots[slot]
 
 
 def devices_wanted(trainer: DictConfig, free: Mapping[str, Mapping[str, int]]) -> tuple[str, int]:
@@ -173,7 +224,7 @@ def devices_wanted(trainer: DictConfig, free: Mapping[str, Mapping[str, int]]) -
                 f"give their number, trainer.devices={count}."
             )
     else:
-        count = int(devices) if str(devices).isdecimal() else 1
+        count = as_number(devices)
     if kind == GPU and not there:
         raise ValueError(f"trainer.accelerator={accelerator}: no GPU is visible. Use trainer=cpu.")
     if count > there and kind == GPU:

@@ -1,16 +1,19 @@
 """A pool's processes: started as devices become free, watched, stopped, never left behind."""
 
 import ctypes
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Protocol
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Protocol
 
 from optbench.pool.devices import GPU, Job, Queue, label
 
@@ -18,6 +21,8 @@ LOG = "output.log"  # of each run, in its folder: all that it prints
 PARENT = "OPTBENCH_PARENT"  # the process that started this one, without which it dies
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TICK = 0.05  # seconds between two looks at the processes
+PATIENCE = 10.0  # seconds for the threads of a run that has ended
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -26,7 +31,7 @@ class Run:
 
     job: Job
     devices: list[str]
-    process: subprocess.Popen
+    process: subprocess.Popen | BaseProcess
     began: float
     seconds: float | None = None  # how long it took, once it has ended
     kill_at: float | None = None  # when a run that was asked to stop is killed
@@ -40,7 +45,7 @@ class Run:
     @property
     def status(self) -> int | None:
         """The exit status; minus the signal that ended it; None while it runs."""
-        return self.process.returncode
+        return self.process.exitcode if isinstance(self.process, BaseProcess) else self.process.poll()
 
     @property
     def failed(self) -> bool:
@@ -59,8 +64,10 @@ class Run:
 
     def kill(self) -> None:
         """The whole group: the process, the ranks of DDP and all else that it has started."""
+        assert self.process.pid is not None
         with suppress(ProcessLookupError, PermissionError):  # all are gone; macOS says the second of zombies
             os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.kill()  # one that was forked a moment ago has no group yet
 
 
 class Observer(Protocol):
@@ -103,7 +110,7 @@ class Pool:
             KeyboardInterrupt: after Ctrl-C, once all runs have stopped; SystemExit(143) after SIGTERM. A second signal
                 kills the runs at once.
         """
-        with noted(signal.SIGINT, signal.SIGTERM) as received:
+        with noted(*STOPPING) as received:
             heard = 0
             try:
                 while True:
@@ -115,7 +122,7 @@ class Pool:
                     if not self.running:
                         break
                     self.observer.look(self.running, len(self.jobs))
-                    time.sleep(TICK)
+                    self.wait()
                     for run in list(self.running):
                         self.check(run)
             finally:
@@ -125,19 +132,19 @@ class Pool:
             raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
         return self.ended
 
+    def wait(self) -> None:
+        """Until a process that was forked ends, at most a tick."""
+        forked = [run.process.sentinel for run in self.running if isinstance(run.process, BaseProcess)]
+        if forked:
+            connection.wait(forked, TICK)
+        else:
+            time.sleep(TICK)
+
     def start(self, job: Job, devices: list[str]) -> None:
         visible = ",".join(devices) if job.kind == GPU else ""
-        environment = {"CUDA_VISIBLE_DEVICES": visible, PARENT: str(os.getpid())}
+        environment = {**job.environment, "CUDA_VISIBLE_DEVICES": visible, PARENT: str(os.getpid())}
         job.folder.mkdir(parents=True, exist_ok=True)
-        with (job.folder / LOG).open("ab") as log:
-            process = subprocess.Popen(
-                job.command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **job.environment, **environment},
-                start_new_session=True,  # or the terminal's Ctrl-C would reach it too
-            )
+        process = fork(job, environment) if job.work else execute(job, environment)
         run = Run(job, devices, process, time.monotonic())
         self.running.append(run)
         self.observer.started(run)
@@ -145,7 +152,7 @@ class Pool:
     def check(self, run: Run) -> None:
         """Take note of a run's end; enforce its time."""
         now = time.monotonic()
-        if run.process.poll() is not None:
+        if run.status is not None:
             run.seconds = now - run.began
             run.kill()  # what is left of its group
             self.running.remove(run)
@@ -175,6 +182,64 @@ class Pool:
         self.jobs.clear()
         for run in self.running:
             run.ask_to_stop(why, self.grace)
+
+
+def execute(job: Job, environment: Mapping[str, str]) -> subprocess.Popen:
+    """The job's command in a fresh process."""
+    with (job.folder / LOG).open("ab") as log:
+        return subprocess.Popen(
+            job.command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **environment},
+            start_new_session=True,  # or the terminal's Ctrl-C would reach it too
+        )
+
+
+def fork(job: Job, environment: Mapping[str, str]) -> BaseProcess:
+    """The job's work in a copy of this process; no signal gets lost while it is not yet ready for it."""
+    process = multiprocessing.get_context("fork").Process(target=work_as_typed, args=(job, environment))
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    process.start()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    return process
+
+
+def work_as_typed(job: Job, environment: Mapping[str, str]) -> None:
+    """In a forked process: all that a process has which a person's shell starts, then the job's work."""
+    assert job.work is not None
+    os.setsid()
+    os.environ.update(environment)
+    with (job.folder / LOG).open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
+    sys.argv = job.command[1:]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    die_with_parent()
+    status: Any = 0
+    try:
+        job.work()
+    except SystemExit as end:
+        status = end.code
+    if names := threads_that_stay():
+        print(
+            f"The run has ended, but not its threads {', '.join(names)}: they are killed.", file=sys.stderr, flush=True
+        )
+        os._exit(status)
+    sys.exit(status)
+
+
+def threads_that_stay() -> list[str]:
+    """The names of threads that do not end within PATIENCE; Python would wait for them for ever."""
+    end = time.monotonic() + PATIENCE
+    others = [thread for thread in threading.enumerate() if not (thread.daemon or thread is threading.main_thread())]
+    for thread in others:
+        thread.join(max(0.0, end - time.monotonic()))
+    return [thread.name for thread in others if thread.is_alive()]
 
 
 @contextmanager

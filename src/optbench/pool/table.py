@@ -45,14 +45,14 @@ class Display:
         print(text, flush=True)
 
     def started(self, run: Run) -> None:
-        if not self.live:
-            self.say(f"[{run.job.number}] {run.job.title} on {run.place}")
+        """The table shows it at the next look."""
 
     def ended(self, run: Run) -> None:
         self.done += 1
         self.failed += run.failed
-        title = f"{run.job.title} " if self.live else ""
-        self.say(f"[{run.job.number}] {title}{outcome(run)}")
+        self.say(
+            f"{self.done:{len(str(self.jobs))}} of {self.jobs}  [{run.job.number}] {run.job.title}: {outcome(run)}"
+        )
 
     def look(self, running: list[Run], waiting: int) -> None:
         now = time.monotonic()
@@ -88,7 +88,7 @@ class Display:
 
 
 def outcome(run: Run) -> str:
-    """`completed in 12.3 s: val/loss 1.2345`, `diverged in 3.1 s`, `stopped.`, `failed: killed by SIGSEGV.`"""
+    """`completed in 12.3 s, val/loss 1.2345, test/accuracy 0.5321`, `diverged in 3.1 s`, `failed: killed by SIGBUS.`"""
     if run.failed:
         return f"failed: {why_failed(run)}"
     if run.status:
@@ -98,8 +98,9 @@ def outcome(run: Run) -> str:
         record = RunRecord.read(run.job.folder)
     except ValueError:  # a command that keeps no record
         return f"ended {took}"
-    best = record.best.get(record.monitor)
-    return f"{record.status} {took}" + (f": {record.monitor} {cell(best)}" if best is not None else "")
+    metrics = {record.monitor: record.best.get(record.monitor), "test/accuracy": record.test.get("test/accuracy")}
+    shown = [f", {name} {cell(value)}" for name, value in metrics.items() if value is not None]
+    return f"{record.status} {took}{''.join(shown)}"
 
 
 def why_failed(run: Run) -> str:
@@ -107,12 +108,20 @@ def why_failed(run: Run) -> str:
     assert run.status is not None
     if run.timed_out:
         return f"{run.stopped}."
+    printed = tail(run.job.folder / LOG).strip()
     if run.status < 0:
         name = signal.Signals(-run.status).name
-        return f"killed by {name}" + (", possibly out of memory." if name == "SIGKILL" else ".")
-    printed = tail(run.job.folder / LOG).strip()
+        last = last_line(run.job.folder)
+        why = f"killed by {name}" + ", possibly out of memory" * (name == "SIGKILL")
+        return f"{why}; its last line: {last}" if last else f"{why}."
     paragraph = " ".join(printed.rpartition("\n\n")[2].split())[-500:]
     return paragraph or f"exit status {run.status}, and nothing printed."
+
+
+def last_line(folder: Path) -> str:
+    """What a run last printed, or if that is nothing, what it last logged."""
+    logs = [folder / LOG, *(path for path in sorted(folder.glob("*.log")) if path.name != LOG)]
+    return next((text.rpartition("\n")[2] for path in logs if (text := tail(path).strip())), "")
 
 
 def fraction_done(run: Run, row: Mapping[str, str]) -> float:

@@ -1,8 +1,9 @@
 """From the configuration to the parts of a run: every group of `configs/` becomes an object here."""
 
+import json
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 
 from optbench.data.datamodule import ImageDataModule
+from optbench.data.imageset import ImageSet
 from optbench.distributed.batchnorm import WholeBatchNorm
 from optbench.recovery.checkpoint import CheckpointFiles, load_weights, read_checkpoint
 from optbench.training.classifier import Classifier
@@ -31,9 +33,31 @@ def set_up_libraries(cfg: DictConfig) -> None:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no one reads it
 
 
+BATCHES = ("batch_size", "val_size", "order_seed", "normalization")  # keys of `data` that change no image
+images_read: dict[str, ImageSet] = {}  # by their source: what was read ahead, for all runs forked from this process
+
+
+def source_of(data: Mapping[str, Any]) -> str:
+    """The resolved group `data` without what changes no image; two runs of one source have the same images."""
+    keys = {key: value for key, value in data.items() if key not in BATCHES}
+    keys |= {key: str(Path(keys[key]).expanduser().absolute()) for key in ("root", "cache_dir") if keys.get(key)}
+    return json.dumps(keys, sort_keys=True)
+
+
+def read_ahead(data: Mapping[str, Any]) -> None:
+    """Read the images of a source, and hash them."""
+    module: ImageDataModule = instantiate(dict(data), augmentation=None, _convert_="all")
+    module.prepare_data()
+    images = module.load()
+    images.sha256  # noqa: B018  # kept in the ImageSet
+    images_read[source_of(data)] = images
+
+
 def build_data(cfg: DictConfig) -> ImageDataModule:
     augmentation = instantiate(cfg.augmentation, _convert_="all")
     data: ImageDataModule = instantiate(cfg.data, augmentation=augmentation, _convert_="all")
+    source: Any = OmegaConf.to_container(cfg.data, resolve=True)
+    data.read_ahead = images_read.get(source_of(source))
     data.prepare_data()
     data.setup()
     return data

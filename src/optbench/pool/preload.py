@@ -1,0 +1,90 @@
+"""What the runs of a pool have in common, loaded once: a run that is forked from this process has it at once."""
+
+import gc
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from optbench.commands.hydra_internals import resolved_group
+from optbench.pool.devices import single_threaded
+from optbench.records.trust import entries
+
+LAZY = (  # what a run imports only when it comes to it
+    "fsspec.implementations.chained",
+    "matplotlib.backends.backend_agg",
+    "tensorboard.plugins.hparams.api_pb2",
+    "tensorboard.plugins.hparams.plugin_data_pb2",
+    "torch.utils.tensorboard",
+)
+
+
+def preload(configs: Sequence[DictConfig]) -> str:
+    """Import what these runs will import, and read the images that they share.
+
+    Neither a thread nor CUDA survives a fork. Where an import starts one, every run needs a fresh process.
+
+    Returns:
+        Why no run can be forked from this process; empty where it can.
+
+    Raises:
+        Exception: what reading the images raises, where all runs have the same images.
+    """
+    if sys.platform != "linux":
+        return "Only Linux can safely start a run from a process that has loaded everything."
+    targets = {target for cfg in configs for target in targets_of(cfg)}
+    modules = ["optbench.run", *LAZY, *sorted({target.rpartition(".")[0] for target in targets})]
+    with single_threaded():
+        for module in modules:
+            with suppress(Exception):  # the run that needs it will say what is wrong
+                import_module(module)
+            if started := not_forkable():
+                return f"Importing {module} starts {started}, which a forked run would lack."
+        hash_code()
+        read_images([resolved_group(cfg, "data") for cfg in configs])
+        if started := not_forkable():
+            return f"Reading the images starts {started}, which a forked run would lack."
+    gc.collect()
+    gc.freeze()  # or the collector would write to memory that the runs share
+    return ""
+
+
+def targets_of(cfg: DictConfig) -> Iterator[str]:
+    """The classes and functions that this run will build."""
+    for key, value in entries(OmegaConf.to_container(cfg, resolve=False)):
+        if key.endswith("_target_") and isinstance(value, str) and not key.startswith("hydra."):
+            yield value
+
+
+def hash_code() -> None:
+    """Of which every run keeps the hash."""
+    from optbench.training.provenance import own_code_sha256
+
+    own_code_sha256()
+
+
+def not_forkable() -> str:
+    """What this process has that a fork loses: `CUDA`, `a thread`, or nothing."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_initialized():
+        return "CUDA"
+    return "a thread" if len(list(Path("/proc/self/task").iterdir())) > 1 else ""
+
+
+def read_images(sources: Sequence[dict[str, Any]]) -> None:
+    """Read what several runs will read: in memory it is there once for all of them."""
+    from optbench.training.build import read_ahead, source_of
+
+    keys = [source_of(source) for source in sources]
+    for key, source in dict(zip(keys, sources, strict=True)).items():
+        if keys.count(key) > 1:
+            try:
+                read_ahead(source)
+            except Exception:
+                if len(set(keys)) == 1:
+                    raise
+                # the runs of this source will say it, and not stop the others
