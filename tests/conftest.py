@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
+import typed
 from optbench.commands import resolvers, resume  # noqa: F401  # configs/ needs the resolvers
 from optbench.commands.errors import report_errors
 from optbench.commands.sweep import conclude_sweep
@@ -30,6 +31,8 @@ from optbench.training.build import quiet_lightning
 
 PROJECT = Path(__file__).parents[1]
 
+os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (PROJECT / "src", PROJECT / "tests")))
+typed.FORKS.set_forkserver_preload(["preloaded"])
 torch.set_num_threads(1)  # the networks here are too small to share out
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to Ctrl-C
@@ -136,6 +139,8 @@ def command(
         folder = tmp_path / name
         resuming = any(argument.startswith("resume=") for argument in arguments)
         place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if script == "train" and not resuming else []
+        if "-m" in arguments and not any(argument.startswith("hydra/launcher=") for argument in arguments):
+            arguments += ("hydra/launcher=basic",)  # this process has threads, so the pool could not fork from it
         arguments = tuple(argument.replace("{folder}", str(folder)) for argument in arguments)
         monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])
         monkeypatch.setenv("HYDRA_MAIN_MODULE", "__main__")  # as typed: configs/ is found from the script's place

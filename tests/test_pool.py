@@ -4,22 +4,31 @@ import heapq
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from conftest import PROJECT, Result
-from optbench.pool.devices import CPU, GPU, Job, Queue, gpus, parse_gpus, threads
-from optbench.pool.launch import devices_wanted
+import typed
+from conftest import PROJECT, SMALL, Result
+from optbench.commands.hydra_internals import resolved_group
+from optbench.pool import preload
+from optbench.pool.devices import CPU, GPU, Job, Queue, gpus, memory_left, parse_gpus, threads
+from optbench.pool.launch import PoolSettings, devices_there, devices_wanted, fit_memory
 from optbench.pool.processes import Pool, Run
-from optbench.pool.table import last_row, outcome, why_failed
+from optbench.pool.table import last_line, last_row, outcome, why_failed
+from optbench.training import build
+
+TRAIN = PROJECT / "src" / "train.py"
 
 # Devices
 
@@ -334,6 +343,153 @@ def test_nobody_ties_itself_to_a_parent_that_has_gone(tmp_path: Path) -> None:
     assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
 
 
+# Forked runs
+
+
+def forked(folder: Path, work: Callable[[], None], **limits) -> Run:
+    environment = {"OMP_NUM_THREADS": "3"}
+    jobs = [Job(0, [sys.executable, "train.py", "seed=7"], folder, work=work, kind=GPU, environment=environment)]
+    (run,) = Pool(Queue(jobs, {GPU: {"5": 1}}), Witness(), **limits).work()
+    return run
+
+
+def test_a_forked_run_is_as_a_typed_one(tmp_path: Path) -> None:
+    def work() -> None:
+        print(sys.argv[1:], os.environ["CUDA_VISIBLE_DEVICES"], os.environ["OMP_NUM_THREADS"])
+        print("session", os.getsid(0) == os.getpid(), "parent", os.environ["OPTBENCH_PARENT"] == str(os.getpid()))
+        print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL, signal.pthread_sigmask(signal.SIG_BLOCK, []))
+        print("an error", file=sys.stderr)
+        subprocess.run(["echo", "a child"])
+        raise SystemExit(3)
+
+    run = forked(tmp_path, work)
+    assert (run.status, run.failed) == (3, True)
+    printed_lines = sorted(printed(run).splitlines())
+    assert printed_lines == sorted(
+        ["['seed=7'] 5 3", "session True parent True", "True set()", "an error", "a child"]
+    ), printed_lines
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])  # here, too
+
+
+def test_an_error_of_a_forked_run(tmp_path: Path) -> None:
+    run = forked(tmp_path, lambda: print(1 / 0))
+    assert run.status == 1 and "ZeroDivisionError" in why_failed(run)
+
+
+def test_a_signal_ends_a_forked_run(tmp_path: Path) -> None:
+    def work() -> None:
+        print("step 7 of 9\nstep 8 of 9", flush=True)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    assert why_failed(forked(tmp_path, work)) == "killed by SIGHUP; its last line: step 8 of 9"
+    (tmp_path / "output.log").write_text("")
+    (tmp_path / "train.log").write_text("epoch 1\nepoch 2\n")
+    assert last_line(tmp_path) == "epoch 2"
+
+
+def test_what_a_forked_run_leaves_behind_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optbench.pool.processes.PATIENCE", 0.2)
+
+    def work() -> None:
+        sleeper = subprocess.Popen(["sleep", "60"])
+        print(sleeper.pid, flush=True)
+        threading.Thread(target=time.sleep, args=[60], name="uploader").start()
+        threading.Thread(target=time.sleep, args=[0.01], name="soon over").start()
+
+    run = forked(tmp_path, work)
+    assert run.status == 0 and run.elapsed < 30
+    pid, sentence = printed(run).splitlines()
+    assert sentence == "The run has ended, but not its threads uploader: they are killed."
+    wait_for(lambda: not alive(int(pid)))
+
+
+def test_a_forked_run_that_does_not_stop(tmp_path: Path) -> None:
+    def work() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(60)
+
+    run = forked(tmp_path, work, timeout=0.3, grace=0.2)
+    assert run.status == -signal.SIGKILL and outcome(run) == "failed: timed out after 0.3 s."
+
+
+# What is loaded ahead
+
+
+def configuration(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        return compose("train", [*SMALL, *overrides], return_hydra_config=True)
+
+
+def test_images_are_read_once_for_all_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "images_read", {})
+    groups = [resolved_group(configuration(f"seed={seed}", "data.batch_size=10"), "data") for seed in (0, 1)]
+    preload.read_images(groups)
+    one, two = (build.build_data(configuration(f"seed={seed}")) for seed in (3, 4))
+    assert one.imageset is two.imageset and one.imageset is next(iter(build.images_read.values()))
+    other = build.build_data(configuration("data.shapes_seed=1"))
+    assert other.imageset is not one.imageset and len(build.images_read) == 1
+    preload.read_images([resolved_group(configuration("data.train_size=200"), "data")])  # a single run reads its own
+    assert len(build.images_read) == 1
+
+
+def test_images_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One source: the sweep ends before a run starts. Several: its own runs say it."""
+    monkeypatch.setattr(build, "images_read", {})
+    good = resolved_group(configuration(), "data")
+    bad = {**good, "train_size": 50_001}
+    with pytest.raises(ValueError, match=r"data\.train_size=50001 cannot be drawn"):
+        preload.read_images([bad, bad])
+    preload.read_images([bad, bad, good, good])
+    assert len(build.images_read) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            "import threading, time; threading.Thread(target=time.sleep, args=[30], daemon=True).start()",
+            "starts a thread",
+        ),
+        ("import torch; torch.cuda.is_initialized = lambda: True", "starts CUDA"),
+        ("raise RuntimeError('broken')", ""),
+    ],
+)
+def test_a_module_that_does_not_survive_a_fork(tmp_path: Path, code: str, sentence: str) -> None:
+    (tmp_path / "theirs.py").write_text(code + "\nclass Loud: ...\n")
+    typed_code = typed.Process(say_preload, str(tmp_path), folder=tmp_path).result()
+    expected = f"Importing theirs {sentence}, which a forked run would lack.\n" if sentence else "\n"
+    assert (typed_code.stdout, typed_code.returncode) == (expected, 0), typed_code.stderr
+
+
+def say_preload(folder: str) -> None:
+    sys.path.insert(0, folder)
+    print(preload.preload([configuration("+callbacks.theirs._target_=theirs.Loud")]))
+
+
+def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optbench.pool.launch.memory_left", lambda: 0.7e9)
+    slots = dict.fromkeys("01234567", 1)
+    fit_memory(PoolSettings(None, 1, None, 30, False), slots, 1)
+    assert list(slots) == ["0", "1", "2"]
+    fit_memory(PoolSettings(None, 1, None, 30, False), slots, 3)
+    assert len(slots) == 3
+    sentence = (
+        "hydra.launcher.workers=8 runs at a time need at least 0.20 GB of memory each, 1.6 GB together; 0.7 GB are "
+        "left. Use at most hydra.launcher.workers=3."
+    )
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        fit_memory(PoolSettings(8, 1, None, 30, False), slots, 1)
+    assert memory_left() > 1e7
+
+
+def test_one_run_for_each_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("optbench.pool.launch.cores", lambda: 4)
+    settings, trainer = PoolSettings(None, 2, None, 30, False), asked("accelerator: cpu, devices: 1")
+    assert len(devices_there(settings, [trainer] * 9)[CPU]) == 4
+    assert len(devices_there(settings, [trainer] * 2)[CPU]) == 2  # each has two cores
+    assert len(devices_there(settings, [asked("accelerator: cpu, devices: 3")])[CPU]) == 3
+
+
 # What a person sees
 
 
@@ -351,12 +507,24 @@ def test_progress_comes_from_the_last_whole_row(tmp_path: Path) -> None:
 
 @pytest.fixture
 def pooled(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """A sweep from this process, which has threads: its runs are fresh processes."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
 
-    def call(*arguments: str, name: str = "pool") -> Result:
+    def call(*arguments: str, name: str = "fresh") -> Result:
         return train("-m", "hydra/launcher=pool", *arguments, name=name)
 
     return call
+
+
+def start(folder: Path, *arguments: str) -> typed.Process:
+    """`python src/train.py -m …`: its runs are forked."""
+    place = {"folder": folder.parent, "cwd": folder.parent, "env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}}
+    return typed.script(TRAIN, "-m", *SMALL, *arguments, f"hydra.sweep.dir={folder.name}", **place)
+
+
+def sweep(folder: Path, *arguments: str) -> Result:
+    done = start(folder, *arguments).result()
+    return Result(done.returncode, done.stdout, done.stderr, folder)
 
 
 def story(folder: Path) -> dict:
@@ -369,30 +537,80 @@ def story(folder: Path) -> dict:
     return record
 
 
-def test_a_sweep_leaves_the_records_of_the_serial_launcher(train, pooled) -> None:
-    sweep = ["optimizer=adam", "optimizer.lr=0.01,0", r"hydra.sweep.subdir='${hydra.job.num} it\'s, a=b'"]
-    result, serial = pooled("hydra.launcher.workers=2", *sweep), train("-m", *sweep, name="serial")
+def test_a_sweep_leaves_the_records_of_the_serial_launcher(train, pooled, tmp_path) -> None:
+    settings = ["optimizer=adam", "optimizer.lr=0.01,0", r"hydra.sweep.subdir='${hydra.job.num} it\'s, a=b'"]
+    result, serial = sweep(tmp_path / "pool", *settings), train("-m", *settings, name="serial")
     assert (result.status, serial.status) == (1, 1)
     assert result.sentence == "1 of 2 runs failed (1); output.log in their folders says why."
     for name in ("0 it's, a=b", "1 it's, a=b"):
         assert story(result.folder / name) == story(serial.folder / name)
-    assert "[0] optimizer.lr=0.01 on cpu\n" in result.out and "[0] completed in " in result.out
-    assert "[1] failed: optimizer.lr=0 is no learning rate" in result.out
+        assert (result.folder / name / ".hydra" / "overrides.yaml").is_file()
+    assert "a Python of its own" not in result.out  # they were forked
+    assert re.search(
+        r"^[12] of 2  \[0\] optimizer.lr=0.01: completed in \S+ s, val/loss \d.\d+, test/acc", result.out, re.M
+    )
+    assert "[1] optimizer.lr=0: failed: optimizer.lr=0 is no learning rate" in result.out
     log = result.folder / "1 it's, a=b" / "output.log"
     assert f"[1] optimizer.lr=0 failed: {' '.join(log.read_text().split())} See {log}" in result.out
 
     there = str(result.folder / "0 it's, a=b").replace("'", r"\'")
-    again = pooled("optimizer.lr=0.01", f"hydra.sweep.subdir='{there}'", name="again")
+    again = pooled("optimizer.lr=0.01", f"hydra.sweep.subdir='{there}'")
     assert again.status == 0 and again.out == "1 of 1 runs have their results already.\n"
 
 
-def test_a_run_on_two_devices(pooled) -> None:
-    result = pooled("hydra.launcher.workers=2", "trainer=ddp", "trainer.accelerator=cpu", "seed=3")
+def test_fresh_processes_leave_the_same(train, pooled) -> None:
+    fresh, serial = pooled("seed=3,4"), train("-m", "seed=3,4", name="serial")
+    assert (fresh.status, serial.status) == (0, 0)
+    why = "This process has a thread already, which a forked run would lack. So each run starts a Python of its own,"
+    assert fresh.out.startswith(why)
+    for number in "01":
+        (one,), (other,) = (list(result.folder.glob(f"{number}_*")) for result in (fresh, serial))
+        assert story(one) == story(other)
+
+
+def test_a_run_on_two_devices(tmp_path: Path) -> None:
+    result = sweep(tmp_path / "pool", "hydra.launcher.workers=2", "trainer=ddp", "trainer.accelerator=cpu", "seed=3")
     assert result.status == 0, result.err
-    assert "[0] " in result.out and " on 2 x cpu\n" in result.out
     (folder,) = (path for path in result.folder.iterdir() if path.is_dir())
     record = json.loads((folder / "summary.json").read_text())
     assert (record["status"], record["device"]["devices"], record["seed"]) == ("completed", 2, 3)
+
+
+def children(pid: int) -> list[int]:
+    return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+
+
+LONG = ("trainer.max_epochs=500", "callbacks.early_stopping=null")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere runs are not forked")
+def test_kill_9_of_a_run_and_of_the_pool(tmp_path: Path) -> None:
+    pool = start(tmp_path / "pool", "hydra.launcher.workers=2", "seed=0,1", *LONG)
+    wait_for(lambda: len(list((tmp_path / "pool").glob("*/checkpoints/last.ckpt"))) == 2)
+    first, second = children(pool.pid)
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: not alive(first))
+    wait_for(lambda: "killed by SIGKILL" in pool.printed[0].read_text())
+    assert re.search(
+        r"1 of 2  \[[01]\] seed=[01]: failed: killed by SIGKILL, possibly out of memory; its last line: \S+ .* epoch",
+        pool.printed[0].read_text(),
+    )
+    assert alive(second)
+    os.kill(pool.pid, signal.SIGKILL)
+    wait_for(lambda: not alive(second))
+    assert pool.wait() == -signal.SIGKILL
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere runs are not forked")
+def test_ctrl_c_of_a_sweep_of_forked_runs(tmp_path: Path) -> None:
+    pool = start(tmp_path / "pool", "hydra.launcher.workers=1", "seed=0,1", *LONG)
+    wait_for(lambda: len(list((tmp_path / "pool").glob("0*/checkpoints/last.ckpt"))) == 1)
+    pool.send_signal(signal.SIGINT)
+    done = pool.result()
+    assert done.returncode == 130 and "[0] seed=0: stopped." in done.stdout
+    (record,) = (tmp_path / "pool").glob("*/summary.json")  # the second run never started
+    assert json.loads(record.read_text())["status"] == "interrupted"
+    assert f"To resume: python src/train.py -m resume={tmp_path / 'pool'}" in done.stdout
 
 
 @pytest.mark.parametrize(

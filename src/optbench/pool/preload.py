@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -36,6 +37,8 @@ def preload(configs: Sequence[DictConfig]) -> str:
     """
     if sys.platform != "linux":
         return "Only Linux can safely start a run from a process that has loaded everything."
+    if there := not_forkable():
+        return f"This process has {there} already, which a forked run would lack."
     targets = {target for cfg in configs for target in targets_of(cfg)}
     modules = ["optbench.run", *LAZY, *sorted({target.rpartition(".")[0] for target in targets})]
     with single_threaded():
@@ -72,7 +75,10 @@ def not_forkable() -> str:
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_initialized():
         return "CUDA"
-    return "a thread" if len(list(Path("/proc/self/task").iterdir())) > 1 else ""
+    end = time.monotonic() + 1  # a thread that was joined still has to leave
+    while (several := len(list(Path("/proc/self/task").iterdir())) > 1) and time.monotonic() < end:
+        time.sleep(0.001)
+    return "a thread" if several else ""
 
 
 def read_images(sources: Sequence[dict[str, Any]]) -> None:
