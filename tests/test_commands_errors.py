@@ -199,7 +199,7 @@ def test_a_failing_run_does_not_stop_the_others(train: Command) -> None:
 
 def test_a_sweep_over_several_devices(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    refused(train("-m", "trainer=ddp", "seed=0,1"), "trainer.devices=2 with -m:", "Add hydra/launcher=pool")
+    refused(train("-m", "trainer=ddp", "seed=0,1"), "trainer.devices=2 with -m:", "Use hydra/launcher=pool")
     refused(train("-m", "optimizer=adam,nadam"), "optimizer=nadam is not known; did you mean adam?")
 
 

@@ -94,8 +94,8 @@ def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
     """Refuse what depends on how many devices there are."""
     if is_multirun() and trainer.world_size > 1:
         raise ValueError(
-            f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Add "
-            "hydra/launcher=pool, which starts every run by itself, or use one device a run."
+            f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Use "
+            "hydra/launcher=pool, which starts every run by itself, or one device for each run."
         )
     if cfg.data.batch_size % trainer.world_size:
         raise ValueError(
