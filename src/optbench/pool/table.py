@@ -34,6 +34,7 @@ class Display:
             # no refreshing thread beside the one that starts processes
             self.live = Live(console=Console(), auto_refresh=False, transient=True)
             self.live.start()
+            self.live.update("Loading PyTorch and the images, once for all runs …", refresh=True)
         return self
 
     def __exit__(self, *error: object) -> None:
