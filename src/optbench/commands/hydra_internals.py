@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.core.utils import JobReturn, JobRuntime, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -116,16 +116,10 @@ def job_error(job: JobReturn) -> BaseException | None:
     return cast(BaseException, job._return_value) if job.status == JobStatus.FAILED else None
 
 
-def job_return(cfg: DictConfig, outcome: float | Exception) -> JobReturn:
-    """What a sweeper is told of a job: its value, or why there is none."""
+def job_return(outcome: float | Exception) -> JobReturn:
+    """What a sweeper is told of a job: its value, or why there is none. Its configuration is in its folder."""
     return JobReturn(
-        overrides=list(cfg.hydra.overrides.task),
-        cfg=without_hydra(cfg),
-        hydra_cfg=OmegaConf.masked_copy(cfg, "hydra"),
-        working_dir=str(Path.cwd()),
-        task_name=JobRuntime.instance().get("name"),
-        status=JobStatus.FAILED if isinstance(outcome, Exception) else JobStatus.COMPLETED,
-        _return_value=outcome,
+        status=JobStatus.FAILED if isinstance(outcome, Exception) else JobStatus.COMPLETED, _return_value=outcome
     )
 
 

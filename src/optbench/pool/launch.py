@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,7 +21,7 @@ from optbench.commands.errors import report_errors
 from optbench.commands.hydra_internals import compose_job, job_return, run_alone
 from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, memory_left, threads
 from optbench.pool.preload import preload
-from optbench.pool.processes import LOG, Pool
+from optbench.pool.processes import LOG, Pool, Run
 from optbench.pool.table import Display, why_failed
 from optbench.records.record import ENDED, SUMMARY, RunRecord
 from optbench.records.wording import is_number
@@ -81,26 +82,7 @@ def launch(
     configs = [compose_job(config, job, number, context.config_loader) for number, job in numbered]
     check_folders([folder_of(cfg) for cfg in configs])
     free = devices_there(settings, [cfg.trainer for cfg in configs])
-    wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
-    at_once = sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted})
-    environment = threads(min(at_once, sum(count for _, count in wanted)))
-    script = Path(inspect.getfile(task)).absolute()
-    shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
-    jobs = [
-        Job(
-            cfg.hydra.job.num,
-            command_of(script, cfg),
-            folder_of(cfg),
-            title=" ".join(text for text in cfg.hydra.overrides.task if text not in shared) or "as configured",
-            kind=kind,
-            wanted=count,
-            environment=environment,
-            epochs=cfg.trainer.max_epochs,
-            monitor=cfg.monitor,
-        )
-        for cfg, (kind, count) in zip(configs, wanted, strict=True)
-    ]
-
+    jobs = jobs_of(configs, free, Path(inspect.getfile(task)).absolute())
     to_run = [job for job in jobs if not has_result(job.folder)]
     with Display(len(to_run)) as display:
         if len(jobs) > len(to_run):
@@ -122,17 +104,44 @@ def launch(
         )
         runs = pool.work()
     gc.unfreeze()
+    return results(jobs, runs, settings.fail_fast)
+
+
+def jobs_of(configs: Sequence[DictConfig], free: Mapping[str, Mapping[str, int]], script: Path) -> list[Job]:
+    """What the pool has to do, with as many threads for each as there are cores for it."""
+    wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
+    at_once = sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted})
+    environment = threads(min(at_once, sum(count for _, count in wanted)))
+    shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
+    return [
+        Job(
+            cfg.hydra.job.num,
+            command_of(script, cfg),
+            folder_of(cfg),
+            title=" ".join(text for text in cfg.hydra.overrides.task if text not in shared) or "as configured",
+            kind=kind,
+            wanted=count,
+            environment=environment,
+            epochs=cfg.trainer.max_epochs,
+            monitor=cfg.monitor,
+        )
+        for cfg, (kind, count) in zip(configs, wanted, strict=True)
+    ]
+
+
+def results(jobs: Sequence[Job], runs: Sequence[Run], fail_fast: bool) -> list[JobReturn]:
+    """What Hydra is told of each job. Those that failed are printed first."""
     failed = {run.job.number: run for run in runs if run.failed or not (run.stopped or has_result(run.job.folder))}
     for number, run in sorted(failed.items()):
         print(f"[{number}] {run.job.title} failed: {why_failed(run)} See {run.job.folder / LOG}", flush=True)
     error = ChildProcessError(
         f"{len(failed)} of {len(jobs)} runs failed ({', '.join(map(str, sorted(failed)))}); {LOG} in their folders "
-        "says why." + " hydra.launcher.fail_fast=true stopped the others." * settings.fail_fast
+        "says why." + " hydra.launcher.fail_fast=true stopped the others." * fail_fast
     )
     good = [job.number not in failed and has_result(job.folder) for job in jobs]
     return [
-        job_return(cfg, RunRecord.read(folder_of(cfg)).objective() if well else error)
-        for cfg, well in zip(configs, good, strict=True)
+        job_return(RunRecord.read(job.folder).objective() if well else error)
+        for job, well in zip(jobs, good, strict=True)
     ]
 
 
@@ -242,8 +251,8 @@ def devices_wanted(trainer: DictConfig, free: Mapping[str, Mapping[str, int]]) -
 
 def check_folders(folders: Sequence[Path]) -> None:
     """Refuse two runs in one folder, which here would write it at the same time."""
-    for folder in folders:
-        if folders.count(folder) > 1:
+    for folder, count in Counter(folders).items():
+        if count > 1:
             raise ValueError(
                 f"hydra.sweep.subdir gives several runs the same folder, {folder}. Put ${{hydra.job.num}} into it."
             )
