@@ -109,6 +109,16 @@ def test_standard_uses_the_training_images_alone():
     assert torch.equal(other.scale, data.scale) and torch.equal(other.shift, data.shift)
 
 
+@pytest.mark.parametrize("normalization", ["symmetric", "standard"])
+def test_every_pixel_is_scaled_and_shifted_with_one_rounding(normalization):
+    """As addcmul does, however its operands are laid out: a change of a bit would change every run."""
+    data = ready(normalization=normalization)
+    pixels = torch.arange(256, dtype=torch.uint8).repeat(3 * 2).view(2, 3, 16, 16)
+    exact = pixels.double() * data.scale.double() + data.shift.double()
+    assert torch.equal(data.normalize(pixels), exact.float())
+    assert torch.equal(data.normalize(pixels), torch.addcmul(data.shift, pixels.float(), data.scale))
+
+
 def test_standard_survives_a_constant_channel():
     images = toy_images()
     images.train_images[:, 1] = 7

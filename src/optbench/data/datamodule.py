@@ -37,8 +37,8 @@ class Images(Dataset):
         return self.images[where], self.labels[where]
 
     def __getitems__(self, indices: list[int]) -> Batch:
-        where = self.indices[indices[self.own]]
-        return self.images[where], self.labels[where]
+        where = self.indices[torch.tensor(indices[self.own], dtype=torch.int64)]
+        return self.images.index_select(0, where), self.labels[where]  # four times as fast as images[where]
 
 
 def as_fetched(batch: Any) -> Any:
@@ -48,7 +48,9 @@ def as_fetched(batch: Any) -> Any:
 
 def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """uint8 `(B, 3, H, W)` to float32 by each channel's scale and shift, `(3, 1, 1)`, on the images' own device."""
-    return torch.addcmul(shift.to(images.device), images.float(), scale.to(images.device))
+    # addcmul takes twice as long where it has to repeat a number along a row
+    scale, shift = (part.to(images.device).expand(images.shape[1:]).contiguous() for part in (scale, shift))
+    return torch.addcmul(shift, images.float(), scale)
 
 
 class TrainOrder(DistributedSampler):
@@ -161,6 +163,11 @@ class ImageDataModule(pl.LightningDataModule):
 
     def normalize(self, images: Tensor) -> Tensor:
         return normalize(images, self.scale, self.shift)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        images, labels = batch
+        on_gpu = device.type == "cuda"
+        return images.to(device, non_blocking=on_gpu), labels.to(device, non_blocking=on_gpu)
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
