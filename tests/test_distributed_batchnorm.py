@@ -1,4 +1,5 @@
 import copy
+import math
 import os
 import subprocess
 import sys
@@ -66,11 +67,14 @@ def process(rank: int, world: int, meeting: str) -> None:
             assert sync.revert(model) is model
             norm.train()
             torch.testing.assert_close(model.net(images), alone.train()(images))
-    guard = DivergenceGuard()
-    guard._first = torch.tensor([0, 7, 5][rank])  # the loss of each process was not finite from here on; 0: it is
+    guard, first = DivergenceGuard(), [math.inf, 7, 5][rank]  # the loss of each process is not finite from here on
+    trainer: Any = SimpleNamespace(log_every_n_steps=100, is_last_batch=False)
+    guard.on_train_start(trainer, model)
+    for trainer.global_step in range(1, 10):
+        loss = torch.tensor(math.nan if trainer.global_step >= first else 1.0)
+        guard.on_train_batch_end(trainer, model, {"loss": loss}, None, trainer.global_step)
     with pytest.raises(Diverged, match="at step 5"):
         guard._look()
-    guard._first.zero_()
     guard._look()
     dist.barrier()
     dist.destroy_process_group()

@@ -18,21 +18,22 @@ class Diverged(Exception):
 
 
 class DivergenceGuard(pl.Callback):
-    """Remembers on the device at which step the loss first was nan or infinite.
+    """Keeps the losses on the device until the host looks whether one is nan or infinite.
 
-    The host looks every `log_every_n_steps` steps and before validation, so nothing of a diverged network is validated
+    It looks every `log_every_n_steps` steps and before validation, so nothing of a diverged network is validated
     or saved, and raises `Diverged`.
     """
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._first = torch.zeros((), dtype=torch.int64, device=pl_module.device)  # 0: none so far
+        self._losses: list[Tensor] = []  # since the last look, and the step of each
+        self._steps: list[int] = []
+        self._device = pl_module.device
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        loss: Tensor = outputs["loss"]
-        bad = ~torch.isfinite(loss) & (self._first == 0)
-        self._first = torch.where(bad, max(1, trainer.global_step), self._first)
+        self._losses.append(outputs["loss"])
+        self._steps.append(max(1, trainer.global_step))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if (batch_idx + 1) % every == 0 or trainer.is_last_batch:
             self._look()
@@ -48,6 +49,9 @@ class DivergenceGuard(pl.Callback):
             raise Diverged(trainer.global_step)
 
     def _look(self) -> None:
-        steps = gather(self._first.view(1))  # every process must leave together
+        finite = torch.stack(self._losses).isfinite().tolist() if self._losses else []
+        first = next((step for step, well in zip(self._steps, finite, strict=True) if not well), 0)
+        self._losses, self._steps = [], []
+        steps = gather(torch.tensor([first], device=self._device))  # every process must leave together
         if steps.any():
             raise Diverged(int(steps[steps > 0].min()))
