@@ -1,5 +1,6 @@
 """The contract with Lightning: what `lightning_internals` takes from its loops is still there and means the same."""
 
+import csv
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -91,3 +92,43 @@ def test_processes_are_taken_from_the_launcher():
     ddp.strategy.launcher.procs.append(process)
     assert internals.take_processes(ddp) == [process] and internals.take_processes(ddp) == []
     assert not internals.starts_processes(toy_trainer()), LIGHTNING + "one device has a launcher with procs."
+
+
+class StepHooks(pl.Callback):
+    """Counts one hook of a step."""
+
+    calls = 0
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: torch.Tensor) -> None:
+        self.calls += 1
+
+
+def test_the_empty_hooks_of_a_step_are_not_called(monkeypatch):
+    called = []
+    for hook in internals.STEP_HOOKS:
+        assert hasattr(pl.Callback, hook), LIGHTNING + hook
+    counts, given = StepHooks(), pl.callbacks.LambdaCallback(on_after_backward=lambda *_: called.append("given"))
+    trainer = toy_trainer(max_epochs=1, callbacks=[counts, given])
+    internals.skip_empty_hooks(trainer)
+    monkeypatch.setattr(trainer.profiler, "start", called.append)
+    trainer.fit(Classifier(toy_net(), NAMES, partial(torch.optim.SGD, lr=0.1)), datamodule=ToyDataModule())
+    assert (counts.calls, called.count("given")) == (6, 6), LIGHTNING + "callable(hook) in _call_callback_hooks."
+    assert called.count("[Callback]StepHooks.on_before_backward") == 6
+    assert "[Callback]StepHooks.on_after_backward" not in called
+
+
+def test_a_steps_loss_is_logged_when_lightning_passes_it_to_the_loggers(tmp_path: Path, monkeypatch):
+    asked, log = [], Classifier.log
+
+    def counted(self, name, *args, **options) -> None:
+        asked.append(name)
+        log(self, name, *args, **options)
+
+    monkeypatch.setattr(Classifier, "log", counted)
+    logger = pl.loggers.CSVLogger(tmp_path, "", "")
+    trainer = toy_trainer(max_epochs=3, logger=logger, log_every_n_steps=4)
+    trainer.fit(Classifier(toy_net(), NAMES, partial(torch.optim.SGD, lr=0.1)), datamodule=ToyDataModule())
+    rows = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    written = [int(row["step"]) for row in rows if row["train/loss_step"]]
+    assert written == [3, 7, 11, 15], LIGHTNING + "_logger_connector.should_update_logs."
+    assert asked.count("train/loss_step") == len(written)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from optbench.data.imageset import ImageSet
 from optbench.distributed.batchnorm import WholeBatchNorm
 from optbench.recovery.checkpoint import CheckpointFiles, load_weights, read_checkpoint
 from optbench.training.classifier import Classifier
+from optbench.training.lightning_internals import skip_empty_hooks
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +33,8 @@ def set_up_libraries(cfg: DictConfig) -> None:
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no one reads it
+    if not torch.cuda.is_available():  # or, as Lightning sets it, each step of Adam looks for NVIDIA's library
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
 
 
 BATCHES = ("batch_size", "val_size", "order_seed", "normalization")  # keys of `data` that change no image
@@ -123,6 +127,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[pl.Callback], l
         plugins=[CheckpointFiles(), WholeBatchNorm(), LightningEnvironment()],
         _convert_="all",
     )
+    skip_empty_hooks(trainer)
     return trainer
 
 

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from optbench.distributed.ranks import batch_mean, gather
 from optbench.records.metrics import SHOWN
+from optbench.training.lightning_internals import logs_this_step
 from optbench.training.measurement import Predictions, measure
 from optbench.training.optimizers import build_optimizer
 from optbench.training.randomness import batch_seed, reseed
@@ -80,7 +81,8 @@ class Classifier(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         reseed(batch_seed(self.seed, self.trainer), self.device)
         loss, mean = batch_mean(self._step(batch, "train"), len(batch[1]))
-        self.log("train/loss_step", mean, on_step=True, on_epoch=False)
+        if logs_this_step(self.trainer):  # at any other step Lightning would keep its books for nobody
+            self.log("train/loss_step", mean, on_step=True, on_epoch=False)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -9,6 +9,14 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_only
 
+STEP_HOOKS = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
 EPOCH, BATCH = "epoch_progress", "epoch_loop.batch_progress"  # what a checkpoint's loops count
 
 
@@ -30,7 +38,21 @@ def batches_done_before_restart(trainer: pl.Trainer | None) -> int:
 
 def forget_restart(trainer: pl.Trainer) -> None:
     """At the end of an epoch within which it restarted, Lightning would leave the plateau schedule out."""
-    trainer.fit_loop.restarting = False
+    if trainer.fit_loop.restarting:
+        trainer.fit_loop.restarting = False
+
+
+def logs_this_step(trainer: pl.Trainer) -> bool:
+    """Whether Lightning passes what this step logs to the loggers: every `log_every_n_steps` steps."""
+    return trainer._logger_connector.should_update_logs or bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
+
+
+def skip_empty_hooks(trainer: pl.Trainer) -> None:
+    """At each step Lightning calls every hook of every callback; a hook that is None it passes over."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for hook in STEP_HOOKS:
+            if getattr(getattr(callback, hook), "__func__", None) is getattr(pl.Callback, hook):
+                setattr(callback, hook, None)
 
 
 def epochs_completed(trainer: pl.Trainer) -> int:
