@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from PIL import Image
 from torch import Tensor, nn
 
 from optbench.commands.terminal import show
@@ -21,7 +22,7 @@ from optbench.records.trust import Trust, check_record
 from optbench.recovery.checkpoint import load_weights, read_checkpoint
 from optbench.training.build import build_data, build_net
 from optbench.training.measurement import measure
-from optbench.training.plots import confusion, confusion_figure
+from optbench.training.plots import confusion, confusion_picture
 from optbench.training.provenance import now
 
 log = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int,
     write_atomically(output / "metrics.json", json.dumps(finite({"epoch": epoch, **values}), indent=2) + "\n")
     write_csv(output / "per_class.csv", list(rows[0]), rows)
     write_csv(output / "confusion_matrix.csv", list(counts[0]), counts)
-    confusion_figure(matrix, classes).savefig(output / "confusion_matrix.png", dpi=150)
+    Image.fromarray(confusion_picture(matrix, classes)).save(output / "confusion_matrix.png")
     print(f"Written to {output}")
 
 

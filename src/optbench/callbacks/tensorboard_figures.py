@@ -3,14 +3,14 @@
 import copy
 import warnings
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
-from matplotlib.figure import Figure
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from optbench.data.datamodule import ImageDataModule
 from optbench.training.classifier import Classifier
-from optbench.training.plots import confidently_wrong, confusion, confusion_figure, image_grid
+from optbench.training.plots import confidently_wrong, confusion, confusion_picture, image_grid
 
 
 class Figures(pl.Callback):
@@ -55,7 +55,7 @@ class Figures(pl.Callback):
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
         logits, labels = pl_module.test_logits, pl_module.test_labels
         matrix = confusion(logits, labels, data.classes)
-        self._show(trainer, "test/confusion_matrix", confusion_figure(matrix, data.classes), trainer.global_step)
+        self._show(trainer, "test/confusion_matrix", confusion_picture(matrix, data.classes), trainer.global_step)
         wrong = confidently_wrong(logits, labels, self.examples)
         if len(wrong):
             probability, predicted = logits[wrong].softmax(1).max(1)
@@ -71,6 +71,6 @@ class Figures(pl.Callback):
     def _loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
         return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
-    def _show(self, trainer: pl.Trainer, tag: str, figure: Figure, step: int) -> None:
+    def _show(self, trainer: pl.Trainer, tag: str, picture: np.ndarray, step: int) -> None:
         for logger in self._loggers(trainer):
-            logger.experiment.add_figure(tag, figure, global_step=step)
+            logger.experiment.add_image(tag, picture, global_step=step, dataformats="HWC")
