@@ -3,14 +3,17 @@ import shutil
 import signal
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 
 from conftest import Result
+from optbench.callbacks import last_checkpoint
 from optbench.callbacks.last_checkpoint import LastCheckpoint
 from optbench.records import files
 from optbench.training.classifier import Classifier
@@ -96,6 +99,56 @@ def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimi
     (entry,) = resumed.summary["resumed"]
     assert entry["step"] == (8 if every_n_steps else 6)
     assert differences(whole.folder, resumed.folder) == []
+
+
+def saves_of_last(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps after which last.ckpt is written from now on."""
+    steps, save = [], pl.Trainer.save_checkpoint
+
+    def save_checkpoint(self, path, *args, **options) -> None:
+        if Path(path).name == "last.ckpt":
+            steps.append(self.global_step)
+        save(self, path, *args, **options)
+
+    monkeypatch.setattr(pl.Trainer, "save_checkpoint", save_checkpoint)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("arguments", "saved"),
+    [
+        ((), [12, 30, 36]),  # 12 s after training began, 12 s after that, and at the end
+        (("callbacks.last_checkpoint.every_n_steps=5",), [5, 10, 15, 20, 25, 30, 35, 36]),
+    ],
+)
+def test_epochs_that_are_shorter_than_min_seconds_share_a_checkpoint(train, monkeypatch, arguments, saved):
+    every_four_seconds = SimpleNamespace(monotonic=partial(next, count(step=4)))  # at each epoch, and as one is saved
+    if not arguments:
+        monkeypatch.setattr(last_checkpoint, "time", every_four_seconds)
+    steps = saves_of_last(monkeypatch)
+    result = train("trainer.max_epochs=6", "callbacks.last_checkpoint.min_seconds=10", *arguments)
+    assert result.status == 0, result.err
+    assert steps == saved
+
+
+def test_a_run_that_is_killed_before_min_seconds_begins_anew_and_a_signal_does_not_wait(
+    train, resume_run, monkeypatch, whole
+):
+    kill(train, monkeypatch, 14, *EPOCHS, "callbacks.last_checkpoint.min_seconds=1000")
+    assert not (whole.folder.parent / "run" / "checkpoints" / "last.ckpt").exists()
+    strike(monkeypatch, 8, send(signal.SIGTERM))
+    interrupted = resume_run()
+    assert "begins anew" in interrupted.out
+    assert torch.load(checkpoint(interrupted), weights_only=True)["global_step"] == 9
+    resumed = resume_run()
+    assert [entry["step"] for entry in resumed.summary["resumed"]] == [0, 9]
+    assert differences(whole.folder, resumed.folder) == []
+
+
+@pytest.mark.parametrize("value", [-1, "soon", True])
+def test_what_min_seconds_refuses(value):
+    with pytest.raises(ValueError, match=f"callbacks.last_checkpoint.min_seconds={value} must be a number"):
+        LastCheckpoint("nowhere", min_seconds=value)
 
 
 @pytest.mark.parametrize(("signum", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])

@@ -1,5 +1,6 @@
 """last.ckpt: everything that a run needs to resume, bit for bit as if it had never stopped."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
+from optbench.records.wording import is_number
 from optbench.recovery.checkpoint import keep_previous, relocate, resumes
 from optbench.recovery.signals import signals
 from optbench.training.lightning_internals import BATCH, EPOCH, count_completed_only, forget_restart
@@ -22,15 +24,22 @@ class LastCheckpoint(Checkpoint):
     Args:
         dirpath: the folder of last.ckpt and, until the run completes, of previous.ckpt, the one before.
         every_n_steps: also within an epoch; a killed run repeats at most so many steps. None: only between epochs.
+        min_seconds: between epochs not before so many seconds have passed since training began or since the last save:
+            short epochs would spend their time on the disk. A killed run repeats at most so many seconds and an epoch.
     """
 
-    def __init__(self, dirpath: str, every_n_steps: int | None = None) -> None:
+    def __init__(self, dirpath: str, every_n_steps: int | None = None, min_seconds: float = 0) -> None:
         if every_n_steps is not None and (type(every_n_steps) is not int or every_n_steps < 1):
             raise ValueError(
                 f"callbacks.last_checkpoint.every_n_steps={every_n_steps} must be a whole number of at least 1, or "
                 "null to save between epochs only."
             )
-        self.path, self.every_n_steps = Path(dirpath) / "last.ckpt", every_n_steps
+        if not is_number(min_seconds) or min_seconds < 0:
+            raise ValueError(
+                f"callbacks.last_checkpoint.min_seconds={min_seconds} must be a number of at least 0: the seconds from "
+                "one checkpoint to the next."
+            )
+        self.path, self.every_n_steps, self.min_seconds = Path(dirpath) / "last.ckpt", every_n_steps, min_seconds
         self._over = ""  # the progress that is complete while it is being saved
         self._trained = False
         self._saved_step = 0  # nothing is lost where no step was made
@@ -47,10 +56,13 @@ class LastCheckpoint(Checkpoint):
             self._saved_step = checkpoint["global_step"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved_at = time.monotonic()
         signals.wait(True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._save(trainer, EPOCH)
+        due = time.monotonic() - self._saved_at >= self.min_seconds
+        if trainer.strategy.reduce_boolean_decision(due):  # a checkpoint takes all processes
+            self._save(trainer, EPOCH)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -98,7 +110,7 @@ class LastCheckpoint(Checkpoint):
             keep_previous(self.path)
         self._over = over
         trainer.save_checkpoint(self.path)
-        self._over, self._saved_step = "", trainer.global_step
+        self._over, self._saved_step, self._saved_at = "", trainer.global_step, time.monotonic()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
