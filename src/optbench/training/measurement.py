@@ -5,8 +5,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError, MulticlassF1Score
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+)
 
 
 class Predictions:
@@ -49,18 +52,15 @@ def measure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[st
     bins, Guo et al. 2017) and `accuracy/<class>` (the recall of each class; nan where it has no image).
     """
     n = len(classes)
-    # every process computes on what all processes gathered
-    options: dict[str, Any] = {"num_classes": n, "validate_args": False, "sync_on_compute": False}
-    metrics: dict[str, Metric | MetricCollection] = {
-        "accuracy": MulticlassAccuracy(average="micro", **options),
-        "top3_accuracy": MulticlassAccuracy(average="micro", top_k=min(3, n), **options),
-        "f1": MulticlassF1Score(average="macro", **options),
-    }
-    collection = MetricCollection(metrics, compute_groups=False).to(logits.device)
-    values: dict[str, Tensor] = collection(logits, labels)
+    options: dict[str, Any] = {"num_classes": n, "validate_args": False}
     # torchmetrics takes logits that are all in [0, 1] for probabilities, and gives a probability of 1 a bin of its own
     probabilities = logits.softmax(1).clamp_max(1 - 2**-24)
-    values["ece"] = MulticlassCalibrationError(n_bins=15, **options).to(logits.device)(probabilities, labels)
+    values = {
+        "accuracy": multiclass_accuracy(logits, labels, average="micro", **options),
+        "top3_accuracy": multiclass_accuracy(logits, labels, average="micro", top_k=min(3, n), **options),
+        "f1": multiclass_f1_score(logits, labels, average="macro", **options),
+        "ece": multiclass_calibration_error(probabilities, labels, n_bins=15, **options),
+    }
     hits = logits.argmax(1) == labels
     per_class = torch.zeros(n, device=logits.device).index_add_(0, labels, hits.float())
     per_class = per_class / torch.bincount(labels, minlength=n)
