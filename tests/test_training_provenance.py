@@ -1,5 +1,8 @@
 import copy
+import shutil
+import subprocess
 
+import pytest
 import torch
 from torch import nn
 
@@ -43,6 +46,29 @@ def test_what_computed_is_described(tmp_path):
     assert provenance.versions()["torch"].startswith(torch.__version__.split("+")[0])
     assert len(provenance.describe_git(PROJECT).get("commit", "0" * 40)) == 40
     assert provenance.describe_git(tmp_path) == {}
+    assert provenance.versions() is provenance.versions()  # a process looks once, as for the hash of its code
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")
+def test_a_commit_and_whether_tracked_files_differ(tmp_path):
+    def git(*arguments: str) -> str:
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(["git", *identity, *arguments], cwd=tmp_path, capture_output=True, text=True).stdout
+
+    def found() -> dict:
+        provenance.describe_git.cache_clear()
+        return provenance.describe_git(tmp_path)
+
+    git("init")
+    (tmp_path / "a.py").write_text("a = 1\n")
+    git("add", "a.py")
+    git("commit", "-m", "one")
+    commit = git("rev-parse", "HEAD").strip()
+    (tmp_path / "untracked.py").write_text("")
+    assert found() == {"commit": commit, "dirty": False} and len(commit) == 40
+    (tmp_path / "a.py").write_text("a = 2\n")
+    assert provenance.describe_git(tmp_path)["dirty"] is False  # what a process runs does not change meanwhile
+    assert found() == {"commit": commit, "dirty": True}
     assert provenance.peak_memory_mb(torch.device("cpu"))["process"] > 50
 
 

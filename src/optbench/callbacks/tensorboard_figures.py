@@ -43,10 +43,13 @@ class Figures(pl.Callback):
     def _add_graph(self, trainer: pl.Trainer, classifier: Classifier, images: torch.Tensor) -> None:
         net = copy.copy(classifier.net)  # the same weights
         net._compiled_call_impl = None  # torch.jit.trace refuses a compiled network
+        net.eval()
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch.jit.trace, which TensorBoard's graph needs, is deprecated
+            traced = torch.jit.trace(net, images, check_trace=False)  # add_graph would trace it twice, to check
             for logger in self._loggers(trainer):
-                logger.experiment.add_graph(net, images)
+                logger.experiment.add_graph(traced, images)
+        net.train()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self._loggers(trainer):

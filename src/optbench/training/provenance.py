@@ -113,19 +113,21 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
+@cache
 def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
+@cache
 def describe_git(project: Path = PROJECT) -> dict[str, Any]:
-    """Commit and whether tracked files differ from it; empty where there is no git."""
-    git = ["git", "-C", str(project)]
+    """Commit and whether tracked files differ from it, as this process first asked; empty where there is no git."""
+    git = ["git", "-C", str(project), "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+        lines = subprocess.run(git, capture_output=True, text=True, check=True).stdout.splitlines()
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"commit": commit, "dirty": bool(status.stdout.strip())}
+    commit = next(line.split()[-1] for line in lines if line.startswith("# branch.oid "))
+    return {"commit": commit, "dirty": any(not line.startswith("#") for line in lines)}
 
 
 @cache
