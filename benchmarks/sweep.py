@@ -89,7 +89,7 @@ def bare(overrides: list[str]) -> float:
         subprocess.Popen([sys.executable, ME, "--bare", str(k), str(count), *overrides], env=one_thread)
         for k in range(count)
     ]
-    if any([process.wait() for process in processes]):
+    if sum(abs(process.wait()) for process in processes):
         raise SystemExit("The bare loops failed.")
     return time.perf_counter() - began
 
@@ -118,8 +118,9 @@ def run_bare(part: int, parts: int, overrides: list[str]) -> None:
     from optbench.training import build
     from optbench.training.optimizers import build_optimizer
 
-    axes = [[f"{key}={value}" for value in values] for key, values in map(override_values, overrides) if len(values) > 1]
-    fixed = [override for override in overrides if len(override_values(override)[1]) == 1]
+    read = list(map(override_values, overrides))
+    axes = [[f"{key}={value}" for value in values] for key, values in read if len(values) > 1]
+    fixed = [override for override, (_, values) in zip(overrides, read, strict=True) if len(values) == 1]
     data = None
     for jobs in itertools.islice(itertools.product(*axes), part, None, parts):
         with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
