@@ -179,9 +179,10 @@ def test_processes_on_gpus_look_for_signals_every_few_steps(monkeypatch, accumul
 
     strategy = SimpleNamespace(root_device=torch.device("meta"), reduce=reduce)
     trainer = SimpleNamespace(world_size=2, strategy=strategy, log_every_n_steps=5, accumulate_grad_batches=accumulate)
+    callback = LastCheckpoint("nowhere")
     monkeypatch.setattr("builtins.int", lambda value: value)
     for batch in range(12):
-        LastCheckpoint("nowhere")._asked(trainer, batch)
+        callback._asked(trainer, batch)
     monkeypatch.undo()
     assert asked == [(batch, "meta") for batch in looks]
 
