@@ -17,7 +17,6 @@ from optbench.records.trust import entries
 
 LAZY = (  # what a run imports only when it comes to it
     "fsspec.implementations.chained",
-    "matplotlib.backends.backend_agg",
     "tensorboard.plugins.hparams.api_pb2",
     "tensorboard.plugins.hparams.plugin_data_pb2",
     "torch.utils.tensorboard",
@@ -47,7 +46,7 @@ def preload(configs: Sequence[DictConfig]) -> str:
                 import_module(module)
             if started := not_forkable():
                 return f"Importing {module} starts {started}, which a forked run would lack."
-        hash_code()
+        look_up_provenance()
         read_images([resolved_group(cfg, "data") for cfg in configs])
         if started := not_forkable():
             return f"Reading the images starts {started}, which a forked run would lack."
@@ -63,11 +62,11 @@ def targets_of(cfg: DictConfig) -> Iterator[str]:
             yield value
 
 
-def hash_code() -> None:
-    """Of which every run keeps the hash."""
-    from optbench.training.provenance import own_code_sha256
+def look_up_provenance() -> None:
+    """What every run records, and this process keeps: the hash of the code, versions, the commit."""
+    from optbench.training import provenance
 
-    own_code_sha256()
+    provenance.own_code_sha256(), provenance.versions(), provenance.describe_git()
 
 
 def not_forkable() -> str:
