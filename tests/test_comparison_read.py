@@ -69,7 +69,10 @@ def test_links_are_followed_once(tmp_path: Path) -> None:
 
 
 def test_places_without_runs(tmp_path: Path) -> None:
-    advice = "Give a run's folder, a sweep's, a glob such as 'logs/train/multiruns/*', or a [list] of them."
+    advice = (
+        "Give a run's folder, a sweep's, a table such as results.csv, a glob such as 'logs/train/multiruns/*', or a "
+        "[list] of them."
+    )
     for source, words in (("none", "does not exist."), ("no*", "does not exist."), ("empty", "holds no run: there is")):
         (tmp_path / "empty").mkdir(exist_ok=True)
         with pytest.raises(ValueError) as error:

@@ -223,7 +223,7 @@ def test_what_a_table_says(comparison):
     assert "+3.00 points" in texts and "+1.00 to +5.00 points" in texts and "3 of 3" in texts
     assert "tie" in texts and "> 1000" in texts and "A is better" in texts
     assert "val/accuracy ≥ 55 %" in texts and "1/3" in texts and "∞" in texts
-    assert {"✓ equal", "✗ differs", "? unknown"} <= set(texts)
+    assert {"✓ equal", "✗ differs", "? not proven"} <= set(texts)
     assert "diverged" in texts and "failed" not in texts, "a column of zeros is left out"
     assert "peak memory" not in texts, "a column of nan is left out"
 

@@ -66,7 +66,7 @@ def test_markdown_numbers():
     assert differences[2] == ["adam", "sgd", "3", "+5.00 points", "+1.00 to +9.00 points", "0.020", "better", "–"]
     assert targets[2] == ["adam", "1 234 steps, 21 s"]
     assert targets[4][1] == "∞ (0 of 3)"
-    assert [row[1] for row in ledger[2:]] == ["yes", "no", "unknown"]
+    assert [row[1] for row in ledger[2:]] == ["yes", "no", "not proven"]
 
 
 def test_markdown_shows_names_as_they_are():

@@ -112,7 +112,7 @@ def test_a_glob_and_a_running_sweep(command, sweep):
     ("arguments", "words"),
     [
         ([], "runs must be given: add runs=<value> to the command."),
-        (["runs=nowhere"], "runs=nowhere does not exist. Give a run's folder, a sweep's, a glob"),
+        (["runs=nowhere"], "runs=nowhere does not exist. Give a run's folder, a sweep's, a table"),
         (["runs={tmp}"], "holds no run: there is no summary.json in it or below."),
         (["runs={sweep}", "metric=test/acuracy"], "was logged by no run; did you mean test/accuracy? There are:"),
         (["runs={sweep}", "by=model.dropout"], "by=model.dropout does not vary: it is 0.2 in every run. What varies:"),

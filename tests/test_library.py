@@ -221,7 +221,9 @@ def test_folders_that_are_no_run(tmp_path):
         with pytest.raises(ValueError, match=message):
             optbench.load_run(tmp_path / "begun")
     for function in (optbench.load_runs, optbench.compare):
-        with pytest.raises(ValueError, match=r"runs=.*nowhere does not exist\. Give a run's folder, a sweep's, a glob"):
+        with pytest.raises(
+            ValueError, match=r"runs=.*nowhere does not exist\. Give a run's folder, a sweep's, a table"
+        ):
             function(tmp_path / "nowhere")
         with pytest.raises(ValueError, match=r"runs=.*empty holds no run: there is no summary\.json in it or below"):
             function(tmp_path / "empty")

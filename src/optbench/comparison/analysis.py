@@ -1,7 +1,7 @@
 """A comparison in its three parts: what the runs say, what follows from it, and that in sentences."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optbench.comparison.facts import Facts, gather
 from optbench.comparison.judgement import Judgement, judge
@@ -33,4 +33,5 @@ def compare(
     runs = read_runs(sources, metric)
     facts = gather(sources, runs, by, baseline, metric)
     judgement = judge(facts, targets)
-    return Comparison(facts, judgement, tell(facts, judgement, runs.skipped))
+    words = tell(facts, judgement, runs.skipped)
+    return Comparison(facts, judgement, replace(words, notes=[*words.notes, *facts.readings]))

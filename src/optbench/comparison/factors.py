@@ -1,11 +1,12 @@
 """What varies between runs, which of it is compared, and the names of the configurations."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
 
+from optbench.comparison.foreign import LOGS, ForeignRecord
 from optbench.records.configuration import identity, key_of, leaves
 from optbench.records.record import RunRecord
 from optbench.records.wording import near, text
@@ -35,14 +36,34 @@ class Factors(NamedTuple):
         return {**self.independent, **self.implied}
 
 
+def origins(records: Sequence[RunRecord]) -> dict[str, list[int]]:
+    """Where the runs are from -> their rows: this project (''), logs, or a table."""
+    found: dict[str, list[int]] = {}
+    for row, record in enumerate(records):
+        found.setdefault(record.origin if isinstance(record, ForeignRecord) else "", []).append(row)
+    return found
+
+
 def find_factors(records: Sequence[RunRecord]) -> Factors:
     """What varies by itself between the runs, and what varies only together with that.
 
     A group that varies is a factor, and so is a key that someone typed; a key that nobody typed is one only
     if the factors found so far do not determine it. What a factor fixes is implied: Adam's `betas` come with
     `optimizer=adam`.
+
+    Of runs from several origins, only the keys that all of them have can be factors.
+
+    Raises:
+        ValueError: where a factor of one origin is unknown to another.
     """
-    groups = sorted({group for record in records for group in record.choices if not NEUTRAL.match(group)})
+    several = {origin: [records[row] for row in rows] for origin, rows in origins(records).items()}
+    if len(several) > 1:
+        check_fit(several)
+    shared = set.intersection(*({key for record in own for key in settings(record)} for own in several.values()))
+    tables = several.keys() - {"", LOGS}
+    groups = sorted(
+        {group for record in records for group in record.choices if tables or not NEUTRAL.match(group)} & shared
+    )
     values: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}
     configs = [dict(leaves(record.config)) for record in records]
     places = [str(record.config.get("output_dir") or "\0") for record in records]
@@ -52,7 +73,8 @@ def find_factors(records: Sequence[RunRecord]) -> Factors:
             column = [str(value) if value == 1 else value for value in column]  # 1 is one batch, 1.0 is all of them
         follows_seed = all(value == record.seed for value, record in zip(column, records, strict=True))
         in_folder = any(isinstance(value, str) and place in value for value, place in zip(column, places, strict=True))
-        if not (NEUTRAL.match(key) or follows_seed or in_folder or key in values):
+        neutral = NEUTRAL.match(key) and not tables  # a column of a table is there on purpose
+        if not (neutral or follows_seed or in_folder or key in values or key not in shared):
             values[key] = column
     varying = {key: column for key, column in values.items() if len(set(map(identity, column))) > 1}
     typed = {key_of(override) for record in records for override in record.overrides}
@@ -67,6 +89,22 @@ def find_factors(records: Sequence[RunRecord]) -> Factors:
                     factors[key] = column
     implied = {key: column for key, column in varying.items() if key not in factors and not key.endswith("_target_")}
     return Factors([key for key in factors if key in groups], factors, implied)
+
+
+def check_fit(origins: Mapping[str, Sequence[RunRecord]]) -> None:
+    """Raises ValueError where the runs of one origin vary in what those of another do not have."""
+    names = {"": "the runs of this project", LOGS: "the logs"}
+    for origin, records in origins.items():
+        for key in find_factors(records).independent:
+            for other, its in origins.items():
+                known = dict.fromkeys(known for record in its for known in settings(record))
+                if key not in known:
+                    like = next((name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]), None)
+                    hint = f" Is it {like} there? Then give both the same name." if like else ""
+                    raise ValueError(
+                        f"{names.get(origin, origin)} and {names.get(other, other)} cannot be compared: {key} varies "
+                        f"in the one, and the other has no such setting.{hint}"
+                    )
 
 
 def determined(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 import pandas as pd
@@ -33,7 +33,7 @@ class Facts:
     """What the runs say. Frames have plain column names; seconds, epochs and steps are numbers; nan is 'none'.
 
     Attributes:
-        sources: the folders, as typed.
+        sources: the folders and tables, as typed.
         metric: such as `test/accuracy`; `validation`: its counterpart, such as `val/accuracy`; `higher_is_better`.
         by: the keys that define a configuration; `averaged`: keys that also vary and were averaged at each seed.
         baseline: a configuration's name, or None.
@@ -52,6 +52,7 @@ class Facts:
         curves: one row per epoch of each used or diverged run. `row` (index in runs), `configuration`, `seed`, `epoch`,
             `step`, `seconds`, then the columns of `curve_metrics` and `validation`.
         curve_metrics: those of val/accuracy, val/loss, train/loss, lr that were logged, in this order.
+        readings: a sentence for each table, and one for all logs, that says what was taken for what.
     """
 
     sources: list[str]
@@ -71,6 +72,7 @@ class Facts:
     devices: dict[str, int]
     curves: pd.DataFrame
     curve_metrics: list[str]
+    readings: list[str] = field(default_factory=list)
 
     @property
     def times_withheld(self) -> bool:
@@ -119,6 +121,7 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
         devices=devices,
         curves=curves,
         curve_metrics=[name for name in CURVES if curves[name].notna().any()],
+        readings=runs.readings,
     )
 
 
@@ -133,9 +136,9 @@ def why_left_out(
         found[row] = {LeftOut.NO_METRIC: ""}
     others = [pd.Series(map(text, column)) for key, column in factors.independent.items() if key not in by]
     ended = frame.status.isin(ENDED)
-    for _, group in frame.groupby([frame.configuration, frame.seed, *others], sort=False):
-        if len(group) == 1:
-            continue
+    keys = pd.concat([frame.configuration, frame.seed, *others], axis=1, keys=range(2 + len(others)))
+    several = keys.duplicated(keep=False)
+    for _, group in frame[several].groupby([column[several] for _, column in keys.items()], sort=False):
         group = group.drop(list(other_data), errors="ignore")
         finished = group[ended[group.index]].sort_values("started", kind="stable")
         if finished.empty:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.comparison.factors import Factors
+from optbench.comparison.foreign import ForeignRecord
 from optbench.comparison.read import number
 from optbench.records.configuration import setting
 from optbench.records.record import RunRecord
@@ -36,6 +37,7 @@ class Item(StrEnum):
     CHOSEN_BY = "Chosen by"
     WEIGHTS_TESTED = "Weights tested"
     TEST_SET_READ = "Test set read"
+    RUNS_REPORTED = "Runs reported"
     DEVICE = "Device"
     HOST = "Host"
     AT_THE_SAME_TIME = "Runs at the same time"
@@ -123,6 +125,13 @@ def version_of_code(record: RunRecord) -> tuple[str, ...]:
     return own, *(record.versions.get(name, "") for name in CODE)
 
 
+def versions_of_code(records: Sequence[RunRecord]) -> list[str]:
+    """`version_of_code` of each record. Runs of other programs do not say theirs: they join the most common one."""
+    own = [None if isinstance(record, ForeignRecord) else str(version_of_code(record)) for record in records]
+    usual = Counter(version for version in own if version).most_common(1)
+    return [version or (usual[0][0] if usual else "") for version in own]
+
+
 def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, trials: dict[str, int]) -> list[Claim]:
     """One claim per item, of the runs that count.
 
@@ -148,7 +157,8 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
         same(Item.PARAMETERS, [record.parameters.get("trainable") for record in own]),
         same(Item.CHOSEN_BY, [record.monitor for record in own], "monitor"),
         same(Item.WEIGHTS_TESTED, [record.tested.get("checkpoint") for record in own]),
-        test_reads([Path(folder) for folder in runs.folder]),
+        test_reads([Path(folder) for folder in runs.folder], own),
+        *runs_reported(own),
         same(Item.DEVICE, list(runs.device)),
         same(Item.HOST, list(runs.host)),
         overlaps(own, list(runs.host)),
@@ -239,8 +249,17 @@ def test_images(record: RunRecord) -> str:
     return str(images) + (f" (limit_test_batches={limit})" if limit not in ("None", "1.0") else "")  # 1 is one batch
 
 
-def test_reads(folders: Sequence[Path]) -> Claim:
+def runs_reported(records: Sequence[RunRecord]) -> list[Claim]:
+    """Of runs that have no record of their own: that they are all there are, and how they ended."""
+    foreign = sum(isinstance(record, ForeignRecord) for record in records)
+    text = f"nothing shows whether runs are missing beside the {foreign} from tables or logs, and how those ended"
+    return [Claim(Item.RUNS_REPORTED, None, text)] if foreign else []
+
+
+def test_reads(folders: Sequence[Path], records: Sequence[RunRecord]) -> Claim:
     """How often the test set was read: once by the run, and once more by each evaluate.py that left its trace."""
+    if foreign := sum(isinstance(record, ForeignRecord) for record in records):
+        return Claim(Item.TEST_SET_READ, None, f"not recorded by {plural(foreign, 'run')}")
     reads = Counter(1 + evaluations(folder) for folder in folders)
     by = {count: "each run" if len(reads) == 1 else plural(count, "run") for count in reads.values()}
     text = ", ".join(
@@ -289,6 +308,8 @@ def started_at(started: str) -> float | None:
 
 def versions(records: Sequence[RunRecord]) -> Claim:
     """Python and the libraries: what differs, or the main ones."""
+    unknown = sum(isinstance(record, ForeignRecord) for record in records)
+    records = [record for record in records if not isinstance(record, ForeignRecord)]
     names = sorted({name for record in records for name in record.versions})
     different = [name for name in names if len({record.versions.get(name) for record in records}) > 1]
     if different:
@@ -299,8 +320,7 @@ def versions(records: Sequence[RunRecord]) -> Claim:
         return Claim(Item.VERSIONS, False, text)
     if not names:
         return Claim(Item.VERSIONS, None, "not recorded")
-    return Claim(
-        Item.VERSIONS,
-        True,
-        ", ".join(f"{name} {records[0].versions[name]}" for name in ("python", *CODE) if name in names),
-    )
+    text = ", ".join(f"{name} {records[0].versions[name]}" for name in ("python", *CODE) if name in names)
+    if unknown:
+        return Claim(Item.VERSIONS, None, f"{text}; not recorded by {plural(unknown, 'run')}")
+    return Claim(Item.VERSIONS, True, text)

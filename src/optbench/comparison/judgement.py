@@ -118,7 +118,7 @@ def sample(facts: Facts) -> tuple[dict[str, list[float]], pd.DataFrame]:
     A block is a seed in one version of the code: only within it are runs paired.
     """
     frame = facts.runs
-    codes = [str(fairness.version_of_code(facts.records[row])) for row in frame.index[frame.used]]
+    codes = fairness.versions_of_code([facts.records[row] for row in frame.index[frame.used]])
     rows = frame[frame.used].assign(code=codes)[["configuration", "seed", "code", "metric"]]
     means = rows.groupby(["configuration", "seed", "code"], sort=False).metric.mean()
     names = list(dict.fromkeys(frame.configuration))

@@ -1,19 +1,24 @@
-"""Finished runs, found and read: one row per run and one row per epoch."""
+"""Finished runs, found and read: one row per run and one row per epoch.
+
+A run is a folder with a record (summary.json), or rows of a table (`tables.py`).
+"""
 
 import csv
 import math
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from glob import glob
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
 import pandas as pd
 
+from optbench.comparison.foreign import PROGRESS, ForeignRecord, ForeignRun
+from optbench.comparison.tables import read_table
 from optbench.records import metrics
 from optbench.records.metrics import CURVES
 from optbench.records.record import METRICS_CSV, STATUSES, SUMMARY, RunRecord
@@ -42,6 +47,7 @@ class Runs:
         records: in the order of `frame`.
         damaged: the rows of the runs whose metrics.csv is damaged, and how.
         skipped: a sentence for each folder that could not be read.
+        readings: a sentence for each table that says what was taken for what.
     """
 
     frame: pd.DataFrame
@@ -49,13 +55,14 @@ class Runs:
     records: list[RunRecord]
     damaged: dict[int, Damage]
     skipped: list[str]
+    readings: list[str]
 
 
 def read_runs(sources: Sequence[str], metric: str) -> Runs:
-    """Read the runs in or below `sources` (folders or globs).
+    """Read the runs in or below `sources` (folders, tables or globs).
 
     Raises:
-        ValueError: where there is no run at all, or none has logged `metric`.
+        ValueError: where there is no run at all, none has logged `metric`, or a table cannot be read.
     """
     records: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
@@ -63,14 +70,11 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     damaged: dict[int, Damage] = {}
     skipped: list[str] = []
     columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))
-    for folder in find_runs(sources):
-        try:
-            record = read_record(folder)
-            epochs, damage = read_metrics(folder / METRICS_CSV)
-            row = describe(record, folder, metric, epochs)
-        except ValueError as error:
-            skipped.append(f"Left out: {error}")
-            continue
+    tables, others = find_tables(sources)
+    folders = find_runs(others)
+    foreign, readings = read_foreign(tables, metric)
+    for folder, record, epochs, damage in (*read_own(folders, skipped), *foreign):
+        row = describe(record, folder, metric, epochs)
         if damage is not None:
             damaged[len(rows)] = damage
             row["note"] = damage.note(len(epochs))
@@ -82,10 +86,61 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
         raise ValueError(f"runs={','.join(sources)}: there is no run that can be read. {reasons}")
     check_metric(metric, records)
     epochs_of_all = pd.DataFrame(curves, columns=["row", *columns]).astype(dict.fromkeys(columns, float))
-    return Runs(pd.DataFrame(rows), epochs_of_all, records, damaged, skipped)
+    return Runs(pd.DataFrame(rows), epochs_of_all, records, damaged, skipped, readings)
 
 
-EPOCH = ("epoch", "step", "seconds", *CURVES)
+class Found(NamedTuple):
+    """A run: its folder (or its table and line), its record, its epochs, and what is wrong with them."""
+
+    place: Path
+    record: RunRecord
+    epochs: Sequence[Mapping[str, float]]
+    damage: Damage | None
+
+
+def read_own(folders: Sequence[Path], skipped: list[str]) -> Iterator[Found]:
+    """The runs of this project."""
+    for folder in folders:
+        try:
+            yield Found(folder, read_record(folder), *read_metrics(folder / METRICS_CSV))
+        except ValueError as error:
+            skipped.append(f"Left out: {error}")
+
+
+def read_foreign(tables: Mapping[Path, Set[int]], metric: str) -> tuple[list[Found], list[str]]:
+    """The runs of other programs, and how they were read."""
+    runs: list[ForeignRun] = []
+    readings = []
+    for path, lines in tables.items():
+        found, reading = read_table(path, metric)
+        runs += [run for run in found if not lines or int(run.place.name.rpartition(":")[2]) in lines]
+        readings.append(reading)
+    return [Found(run.place, run.record, run.epochs, None) for run in runs], readings
+
+
+EPOCH = (*PROGRESS, *CURVES)
+LINE = re.compile(r"(.+\.csv):(\d+)", re.I)  # one run of a table, as the column `folder` names it
+
+
+def find_tables(sources: Sequence[str]) -> tuple[dict[Path, set[int]], list[str]]:
+    """The tables among sources, each with the lines that are wanted (none: all), and the other sources."""
+    tables: dict[Path, set[int]] = {}
+    others = []
+    for source in sources:
+        line = LINE.fullmatch(source)
+        path = Path(line[1] if line else source).expanduser()
+        matches = [path] if path.exists() else [Path(match) for match in glob(str(path), recursive=True)]  # noqa: PTH207
+        found = [match.resolve() for match in sorted(matches, key=natural) if match.is_file()]
+        if path.suffix.lower() != ".csv" or not found:
+            others.append(source)
+            continue
+        for table in found:
+            wanted = tables.get(table)
+            if not line or wanted == set():
+                tables[table] = set()
+            else:
+                tables[table] = (wanted or set()) | {int(line[2])}
+    return tables, others
 
 
 def find_runs(sources: Sequence[str]) -> list[Path]:
@@ -95,7 +150,10 @@ def find_runs(sources: Sequence[str]) -> list[Path]:
         ValueError: for a source that names nothing, or nothing with a run in it.
     """
     found: dict[Path, None] = {}
-    advice = "Give a run's folder, a sweep's, a glob such as 'logs/train/multiruns/*', or a [list] of them."
+    advice = (
+        "Give a run's folder, a sweep's, a table such as results.csv, a glob such as 'logs/train/multiruns/*', or a "
+        "[list] of them."
+    )
     for source in sources:
         path = Path(source).expanduser()
         matches = [path] if path.exists() else glob(str(path), recursive=True)  # noqa: PTH207  # may be absolute
@@ -212,7 +270,7 @@ def describe(record: RunRecord, folder: Path, metric: str, epochs: Sequence[Mapp
         "status": record.status,
         "note": "",
         "overrides": ", ".join(record.overrides),
-        "command": "python src/train.py " + shlex.join(record.overrides),
+        "command": "" if isinstance(record, ForeignRecord) else "python src/train.py " + shlex.join(record.overrides),
         "error": f"{(record.error or {}).get('type', '')}: {error[-1]}" if error else "",
         "metric": value,
         "validation": metric_of(record, validation),

@@ -33,6 +33,13 @@ METRICS = {
     "f1": Metric(),  # the mean over classes
     "ece": Metric(higher_is_better=False),  # expected calibration error
 }
+# what other programs log: a comparison reads them, but `measure` does not compute them
+OTHERS = {
+    "error": Metric(higher_is_better=False),
+    "perplexity": Metric(higher_is_better=False, is_fraction=False),
+    "return": Metric(is_fraction=False),  # of an episode
+}
+KNOWN = METRICS | OTHERS
 SHOWN = ("loss", "accuracy")  # where there is room for two
 OVER_CLASSES = ("accuracy",)  # also measured for each class
 # what a comparison draws over the epochs; `lr` is no metric, but a column of metrics.csv
@@ -47,9 +54,9 @@ def name_of(key: str) -> str:
 
 
 def metric(key: str) -> Metric:
-    """What is known of a key. A name that is not in METRICS counts as a fraction of which more is better."""
+    """What is known of a key. A name that is not in KNOWN counts as a fraction of which more is better."""
     name = name_of(key)
-    return METRICS.get(name, Metric()) if name else Metric(is_fraction=False)
+    return KNOWN.get(name, Metric()) if name else Metric(is_fraction=False)
 
 
 def sign(key: str) -> int:

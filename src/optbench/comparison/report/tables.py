@@ -115,7 +115,7 @@ def reach(row: Any) -> str:
 
 
 def ledger_table(judgement: Judgement) -> str:
-    equal = {True: "yes", False: "no", None: "unknown"}
+    equal = {True: "yes", False: "no", None: "not proven"}
     return table(["", "equal", "value"], [[c.item, equal[c.equal], c.text] for c in judgement.ledger], "lll")
 
 

@@ -95,7 +95,7 @@ def tell(comparison: Comparison) -> None:
         if len(words.skipped) > MOST_SKIPPED
         else []
     )
-    for sentence in [*words.skipped[:MOST_SKIPPED], *more, *words.violations]:
+    for sentence in [*facts.readings, *words.skipped[:MOST_SKIPPED], *more, *words.violations]:
         print(sentence)
     rows = tables.terminal(comparison)
     if rows:
