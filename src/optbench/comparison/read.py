@@ -1,6 +1,6 @@
 """Finished runs, found and read: one row per run and one row per epoch.
 
-A run is a folder with a record (summary.json), or rows of a table (`tables.py`).
+A run is a folder with a record (summary.json), logs of Lightning (`logs.py`), or rows of a table (`tables.py`).
 """
 
 import csv
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 import pandas as pd
 
 from optbench.comparison.foreign import PROGRESS, ForeignRecord, ForeignRun
+from optbench.comparison.logs import find_log, has_logs, read_logs
 from optbench.comparison.tables import read_table
 from optbench.records import metrics
 from optbench.records.metrics import CURVES
@@ -47,7 +48,7 @@ class Runs:
         records: in the order of `frame`.
         damaged: the rows of the runs whose metrics.csv is damaged, and how.
         skipped: a sentence for each folder that could not be read.
-        readings: a sentence for each table that says what was taken for what.
+        readings: a sentence for each table, and one for all logs, that says what was taken for what.
     """
 
     frame: pd.DataFrame
@@ -72,7 +73,7 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))
     tables, others = find_tables(sources)
     folders = find_runs(others)
-    foreign, readings = read_foreign(tables, metric)
+    foreign, readings = read_foreign(tables, folders, metric, skipped)
     for folder, record, epochs, damage in (*read_own(folders, skipped), *foreign):
         row = describe(record, folder, metric, epochs)
         if damage is not None:
@@ -101,13 +102,17 @@ class Found(NamedTuple):
 def read_own(folders: Sequence[Path], skipped: list[str]) -> Iterator[Found]:
     """The runs of this project."""
     for folder in folders:
+        if is_foreign(folder):
+            continue
         try:
             yield Found(folder, read_record(folder), *read_metrics(folder / METRICS_CSV))
         except ValueError as error:
             skipped.append(f"Left out: {error}")
 
 
-def read_foreign(tables: Mapping[Path, Set[int]], metric: str) -> tuple[list[Found], list[str]]:
+def read_foreign(
+    tables: Mapping[Path, Set[int]], folders: Sequence[Path], metric: str, skipped: list[str]
+) -> tuple[list[Found], list[str]]:
     """The runs of other programs, and how they were read."""
     runs: list[ForeignRun] = []
     readings = []
@@ -115,7 +120,18 @@ def read_foreign(tables: Mapping[Path, Set[int]], metric: str) -> tuple[list[Fou
         found, reading = read_table(path, metric)
         runs += [run for run in found if not lines or int(run.place.name.rpartition(":")[2]) in lines]
         readings.append(reading)
+    logs = [folder for folder in folders if is_foreign(folder)]
+    if logs:
+        found, left_out, reading = read_logs(logs, metric)
+        runs += found
+        skipped += left_out
+        readings += [reading] if reading else []
     return [Found(run.place, run.record, run.epochs, None) for run in runs], readings
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether a run's folder has logs and no record."""
+    return not (folder / SUMMARY).exists() and find_log(folder) is not None
 
 
 EPOCH = (*PROGRESS, *CURVES)
@@ -171,7 +187,8 @@ def walk(folder: Path) -> Iterator[Path]:
     """The runs at or below a folder; nothing is looked for inside a run, and links are followed once."""
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, followlinks=True):
-        if SUMMARY in (*files, *folders) or (Path(place) / ".hydra" / "config.yaml").is_file():
+        hydra = (Path(place) / ".hydra" / "config.yaml").is_file()
+        if SUMMARY in (*files, *folders) or hydra or has_logs(files):
             folders.clear()
             yield Path(place)
         elif (real := os.path.realpath(place)) in seen:
