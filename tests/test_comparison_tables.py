@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import optbench
+from conftest import PROJECT
 from optbench.comparison.analysis import Comparison, compare
 from optbench.comparison.fairness import Item
 from optbench.comparison.tables import read_table
@@ -127,6 +128,47 @@ def test_pandas_writes_such_a_table(tmp_path: Path) -> None:
     frame = pd.DataFrame(ROWS, columns=["optimizer", "lr", "seed", "accuracy"])
     frame.to_csv(tmp_path / "results.csv", index=False)
     assert len(read_table(tmp_path / "results.csv", "test/accuracy")[0]) == 8
+
+
+# What the documentation says
+
+
+def test_the_loop_in_plain_pytorch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    section = (PROJECT / "docs/comparison.md").read_text().partition("**From plain PyTorch.**")[2]
+    monkeypatch.chdir(tmp_path)
+    exec(section.split("```python\n")[1].split("```")[0], {})
+    comparison = compare(["results.csv"])
+    assert len(comparison.facts.runs) == 10 and len(comparison.facts.curves) == 50
+    assert comparison.words.answer[0].startswith("adam is better in test/accuracy than sgd (+2.")
+    said = comparison.words.notes[-1].replace(
+        "val/accuracy (column val_accuracy)", "val/accuracy (column\n    val_accuracy)"
+    )
+    assert said in section
+
+
+@pytest.mark.parametrize(
+    ("name", "ahead", "behind", "p"),
+    [
+        (
+            "value_embeddings",
+            ("five value embeddings", 37, 2.9191153784, 0.00091560),
+            ("three value embeddings", 28, 2.9197368214, 0.00078360),
+            0.020,
+        ),
+        ("snoo", ("smoothed Muon + Snoo", 160, 2.919547, 0.000798), ("smoothed Muon", 160, 2.919750, 0.000768), 0.026),
+    ],
+)
+def test_what_others_published(name: str, ahead: tuple, behind: tuple, p: float) -> None:
+    """Numbers as their authors wrote them (tests/published/README.md), and the same order."""
+    comparison = compare([str(PROJECT / f"tests/published/{name}.csv")], metric="val/loss")
+    for row, (who, n, mean, sd) in zip(comparison.judgement.ranking.itertuples(), (ahead, behind), strict=True):
+        assert (row.configuration, row.n) == (who, n)
+        assert row.mean == pytest.approx(mean, abs=5e-7) and row.sd == pytest.approx(sd, abs=5e-7)
+        assert (
+            row.high < 2.92 or who == "three value embeddings"
+        )  # published: each is below 2.92, that one by p = 0.043
+    pair = comparison.judgement.differences.iloc[0]
+    assert (pair.a, pair.b, pair.verdict) == (ahead[0], behind[0], "better") and pair.p == pytest.approx(p, abs=5e-4)
 
 
 # What is refused

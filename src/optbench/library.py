@@ -154,8 +154,9 @@ def load_runs(runs: Sources) -> pd.DataFrame:
     """Many runs as a table: one row per run, numbers as numbers, nan for what a run does not have.
 
     Args:
-        runs: a folder with runs in it or below, a glob such as `logs/train/multiruns/*`, or a list of them; or rows of
-            a table that `load_runs` returned, whose runs are read anew.
+        runs: a folder with runs in it or below, a table such as `results.csv`, a glob such as
+            `logs/train/multiruns/*`, or a list of them; or rows of a table that `load_runs` returned, whose runs are
+            read anew.
 
     Returns:
         The columns, in this order:
@@ -197,8 +198,8 @@ def compare(
     """Which configuration is better, by how much, and how sure that is: what `python src/compare.py` reports.
 
     Args:
-        runs: a folder with runs in it or below, a glob, or a list of them; or rows of a table that `load_runs`
-            returned.
+        runs: a folder with runs in it or below, a table such as `results.csv`, a glob, or a list of them; or rows of
+            a table that `load_runs` returned.
         by: the keys that make a configuration, such as `optimizer`; None: all that varies, except the seed.
         baseline: the configuration that all others are compared with; None: each pair.
         metric: a key such as `test/accuracy`, `test/loss` or `val/accuracy`.
@@ -229,7 +230,7 @@ def sources_of(runs: Sources) -> list[str]:
         runs = runs["folder"]
     sources = [os.fspath(source) for source in ([runs] if isinstance(runs, str | os.PathLike) else runs)]
     if not sources:
-        raise ValueError("runs is empty. Give a run's folder, a sweep's, a glob, or a list of them.")
+        raise ValueError("runs is empty. Give a run's folder, a sweep's, a table (CSV), a glob, or a list of them.")
     return sources
 
 

@@ -153,12 +153,12 @@ def check_header(path: Path, header: Sequence[str]) -> None:
         if len(header) == 1 and mark in header[0]:
             raise ValueError(
                 f"{path}, line 1: the cells are separated by {word}. Separate them by commas and write decimal points "
-                "(0.85): in pandas table.to_csv(path, index=False), in a spreadsheet 'CSV UTF-8 (comma delimited)'."
+                "(0.85): in pandas table.to_csv(path,index=False), in a spreadsheet 'CSV UTF-8 (comma delimited)'."
             )
     if "" in header:
         raise ValueError(
             f"{path}, line 1: column {header.index('') + 1} has no name. If pandas wrote its index there: "
-            "table.to_csv(path, index=False)."
+            "table.to_csv(path,index=False)."
         )
     if twice := [name for k, name in enumerate(header) if name in header[:k]]:
         raise ValueError(f"{path}, line 1: there are two columns {twice[0]}.")
