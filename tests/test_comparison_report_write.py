@@ -144,8 +144,11 @@ COMMANDS = re.findall(r"^ {4}python src/compare\.py (.*=.*)$", README, re.M)
 def test_the_commands_of_the_readme_work(command, tmp_path, monkeypatch, line):
     sweep = write_sweep(tmp_path / "sweep", {"adam": 0.5, "sgd": 0.6})
     monkeypatch.setattr("optbench.comparison.report.write.write", lambda *args: None)
+    table = tmp_path / "results.csv"
+    table.write_text("optimizer,seed,accuracy\nadam,0,0.5\nadam,1,0.6\nsgd,0,0.4\nsgd,1,0.7\n")
     for place in ("logs/train/multiruns/<sweep>", "<sweep>", "logs/train/runs"):
         line = line.replace(place, str(sweep))
+    line = line.replace("runs=results.csv", f"runs={table}")
     result = command("compare", *shlex.split(line, comments=True))
     assert result.status == 0, result.err
     assert "by optimizer" in result.out and "Report: " in result.out

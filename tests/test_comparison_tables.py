@@ -117,6 +117,17 @@ def test_a_run_that_diverged_or_was_not_measured(tmp_path: Path) -> None:
     ]
 
 
+def test_a_column_that_was_measured_is_named(tmp_path: Path) -> None:
+    text = "optimizer,seed,minutes,acc\na,0,12.3,91.5\na,1,12.9,91.7\nb,0,10.1,90.5\nb,1,9.9,90.1\n"
+    path = str(write(tmp_path, text))
+    comparison = compare([path], by=["optimizer"])
+    assert list(comparison.judgement.ranking.n) == [2, 2] and comparison.judgement.ranking.best_epoch.isna().all()
+    assert comparison.words.notes[-1].endswith(
+        "No two runs share a value of minutes: if it was measured and not chosen, leave it out, or say with by= what "
+        "is compared."
+    )
+
+
 def test_spaces_quotes_and_marks(tmp_path: Path) -> None:
     text = '\ufefforder, optimizer ,seed,accuracy\r\n"a, b", adam ,0.0,0.5\r\n\r\n"a, b",sgd,0,0.4\r\n'
     runs, _ = read_table(write(tmp_path, text), "test/accuracy")

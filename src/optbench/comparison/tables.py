@@ -79,7 +79,7 @@ def read_table(path: Path, metric: str) -> tuple[list[ForeignRun], str]:
     runs = []
     for group in groups:
         own: list[Row] = [{str(key): x for key, x in rows[k].items() if not math.isnan(x)} for k in group]
-        for number, row in enumerate(own, 1):
+        for number, row in enumerate(own if progress else [], 1):
             row.setdefault("epoch", float(number))
         first, last = group[0], group[-1]
         record = record_of(
@@ -91,6 +91,7 @@ def read_table(path: Path, metric: str) -> tuple[list[ForeignRun], str]:
             status=status_of(table, known.get("status"), last, list(measured)),
         )
         runs.append(ForeignRun(Path(f"{path}:{table.lines[min(group)]}"), record, own if progress else []))
+    alone = [name for name in factors if len({settings[name][group[0]] for group in groups}) == len(groups)]
     unread = [name for name, key in named.items() if key == ""]
     reading = (
         f"{path.name}: {plural(len(table.lines), 'row')} "
@@ -100,6 +101,11 @@ def read_table(path: Path, metric: str) -> tuple[list[ForeignRun], str]:
     if progress:
         reading += f" The rows of a run are its curve, by {joined(list(progress))}"
         reading += "." if "epoch" in progress else "; its epochs are counted by rows."
+    if alone and len(set(seeds)) > 1:
+        reading += (
+            f" No two runs share a value of {joined(alone)}: if it was measured and not chosen, leave it out, or say "
+            "with by= what is compared."
+        )
     return runs, reading + (f" Not read: {some(unread, MOST_LISTED)}." if unread else "")
 
 
