@@ -263,6 +263,14 @@ def test_tables_beside_runs_of_this_project(tmp_path: Path) -> None:
         compare([str(tmp_path / "results.csv"), str(sweep)])
 
 
+def test_times_of_an_unknown_device_are_not_compared(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweep", {"adam": 0.55}, seeds=range(2))
+    path = str(write(tmp_path, "optimizer,seed,seconds,accuracy\nlion,0,9,0.5\nlion,1,9,0.6\n"))
+    both = compare([path, str(tmp_path / "sweep")])
+    assert "(2 runs on a CPU, 1 thread; 2 runs on an unknown device)" in both.words.times_withheld
+    assert compare([path]).words.times_withheld == "" and list(compare([path]).facts.runs.seconds) == [9, 9]
+
+
 def test_several_tables(tmp_path: Path) -> None:
     write(tmp_path, TIDY)
     write(tmp_path, TIDY.replace("adam", "lion"), "more.csv")

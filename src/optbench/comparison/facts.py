@@ -11,6 +11,7 @@ import pandas as pd
 from optbench.comparison import factors as what_varies
 from optbench.comparison.factors import Factors
 from optbench.comparison.fairness import MeasuredOn, another, runs_on_other_data
+from optbench.comparison.foreign import ForeignRecord
 from optbench.comparison.read import Damage, Runs
 from optbench.records import metrics
 from optbench.records.metrics import CURVES
@@ -98,7 +99,7 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
         words = [reason.format(other=other) for reason, other in reasons.items()]
         frame.loc[row, "note"] = "; ".join(filter(None, [frame.note[row], *words]))
     curves = curves_of(runs.curves, frame, left_out)
-    devices = dict(Counter(name for name in frame.device[frame.used] if name))
+    devices = devices_of(frame[frame.used], runs.records)
     if len(devices) > 1:
         frame[TIMES] = curves["seconds"] = math.nan
     compared = {key: factors.varying[key] for key in (*by, *averaged)}
@@ -123,6 +124,14 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
         curve_metrics=[name for name in CURVES if curves[name].notna().any()],
         readings=runs.readings,
     )
+
+
+def devices_of(used: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str, int]:
+    """As `Facts.devices`. Beside a known device, times of another program are from an unknown one."""
+    found = Counter(name for name in used.device if name)
+    timed = used.index[(used.device == "") & used.seconds.notna()]
+    unknown = sum(isinstance(records[row], ForeignRecord) for row in timed)
+    return dict(found) | ({"an unknown device": unknown} if found and unknown else {})
 
 
 def why_left_out(
