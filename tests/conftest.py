@@ -139,7 +139,7 @@ def command(
         folder = tmp_path / name
         resuming = any(argument.startswith("resume=") for argument in arguments)
         place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if script == "train" and not resuming else []
-        if "-m" in arguments and not any(argument.startswith("hydra/launcher=") for argument in arguments):
+        if "-m" in arguments and not resuming and "hydra/launcher=" not in " ".join(arguments):
             arguments += ("hydra/launcher=basic",)  # this process has threads, so the pool could not fork from it
         arguments = tuple(argument.replace("{folder}", str(folder)) for argument in arguments)
         monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])

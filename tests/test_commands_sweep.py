@@ -152,7 +152,7 @@ def test_what_resume_refuses(train, command, arguments, words):
 def test_a_search_does_not_resume(train, command):
     folder = train("-m", "seed=0,1").folder
     path = folder / "multirun.yaml"
-    path.write_text(path.read_text().replace("basic_sweeper.BasicSweeper", "optuna_sweeper.OptunaSweeper"))
+    path.write_text(path.read_text().replace("optbench_pool.GridSweeper", "optuna_sweeper.OptunaSweeper"))
     refused = command("train", "-m", "resume={folder}")
     assert refused.status == 1 and "only sweeps over given values can resume" in refused.sentence
 

@@ -1,8 +1,9 @@
-"""`hydra/launcher=pool`. Hydra imports this file whenever it starts: everything else loads when runs are launched."""
+"""`hydra/launcher=pool` and `hydra/sweeper=grid`. Hydra imports this file whenever it starts: the rest loads later."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -33,3 +34,12 @@ class PoolLauncher(Launcher):
 
         settings = PoolSettings(self.workers, self.jobs_per_device, self.timeout, self.grace, self.fail_fast)
         return launch(settings, self.hydra_context, self.task_function, self.config, job_overrides, initial_job_idx)
+
+
+class GridSweeper(BasicSweeper):
+    """All combinations of the given values, as Hydra's own sweeper has them."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Composing every job to see whether it can be composed: the pool does it anyway, before any of them starts."""
+        if not isinstance(self.launcher, PoolLauncher):
+            super().validate_batch_is_legal(batch)

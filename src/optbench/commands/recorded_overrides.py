@@ -54,7 +54,7 @@ def is_plain_setting(key: str, value: Any) -> bool:
     if key == "hydra/launcher":
         return value in ["basic", *(path.stem for path in (CONFIGS / key).glob("*.yaml"))]
     if key == "hydra/sweeper":
-        return value == "basic"
+        return value in ("basic", "grid")
     if not re.match(r"hydra\.(launcher|sweeper)\.", key) or LAUNCHER_CODE.search(key):
         return False
     if key.endswith(".address"):  # of a Ray cluster, which gets the code and the data

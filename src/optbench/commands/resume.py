@@ -78,7 +78,7 @@ def sweep_command(
         sweeper, source = hydra.sweeper._target_, hydra.job.config_name
     except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
-    if not isinstance(sweeper, str) or not sweeper.endswith("BasicSweeper"):
+    if not isinstance(sweeper, str) or not sweeper.endswith(("BasicSweeper", "GridSweeper")):
         raise ValueError(
             f"resume={folder}: only sweeps over given values can resume; this one searched with {sweeper}."
         )
