@@ -15,7 +15,7 @@ from optbench.comparison.analysis import Comparison
 from optbench.comparison.factors import Factors
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
-from optbench.comparison.judgement import Judgement
+from optbench.comparison.judgement import Family, Judgement
 from optbench.comparison.report import figures, palette
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
 from optbench.comparison.words import Words
@@ -84,7 +84,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
     differences = differences.assign(
         low=differences["difference"] - 0.04, high=differences["difference"] + 0.04, n=seeds
     )
-    differences = differences.assign(improvement=1.0, p=0.01, p_holm=0.02, p_wilcoxon=0.25, detectable=0.03)
+    differences = differences.assign(improvement=1.0, p=0.01, p_adjusted=0.02, p_wilcoxon=0.25, detectable=0.03)
     differences = differences.assign(seeds_needed=math.nan, verdict="better")
     targets = pd.DataFrame(
         {
@@ -145,7 +145,9 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
     judgement = Judgement(
         ranking=ranking,
         tuned=good,
+        family=Family.ALL,
         differences=differences,
+        spread_alike=math.nan,
         targets=targets,
         profile=profile,
         sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],
@@ -166,6 +168,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         violations=[f"{HOSTILE} was measured on other images."],
         times_withheld="",
         notes=["9 runs."],
+        family="Compared: all pairs.",
         skipped=["Left out: /logs/torn."],
         sensitivities=[[f"{names[0]}: best at optimizer.lr=0.001.", f"{names[1]}: best at optimizer.lr=0.01."]],
         interaction="The best optimizer.lr depends on optimizer.",

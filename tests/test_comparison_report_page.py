@@ -18,7 +18,7 @@ from optbench.comparison.analysis import Comparison
 from optbench.comparison.factors import Factors
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
-from optbench.comparison.judgement import Judgement
+from optbench.comparison.judgement import Family, Judgement
 from optbench.comparison.report.page import render
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
 from optbench.comparison.words import Words
@@ -99,10 +99,10 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
     )
     pairs = [(a, b) for k, a in enumerate(configurations[:-1]) for b in configurations[k + 1 : -1]]
     differences = pd.DataFrame(pairs, columns=["a", "b"]).assign(
-        n=seeds, difference=0.03, low=0.01, high=0.05, improvement=1.0, p=0.0004, p_holm=0.012, p_wilcoxon=nan
+        n=seeds, difference=0.03, low=0.01, high=0.05, improvement=1.0, p=0.0004, p_adjusted=0.012, p_wilcoxon=nan
     )
     differences["detectable"], differences["seeds_needed"], differences["verdict"] = 0.02, nan, "better"
-    differences.loc[0, ["verdict", "seeds_needed", "p_holm"]] = ["tie", inf, 0.4]
+    differences.loc[0, ["verdict", "seeds_needed", "p_adjusted"]] = ["tie", inf, 0.4]
     targets = pd.DataFrame(
         [
             (name, target, seeds - k, seeds, *((inf,) * 3 if k == 2 else (4.0, 1560.0, 12.3)))
@@ -149,7 +149,9 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
     judgement = Judgement(
         ranking=ranking,
         tuned=configurations[:-1],
+        family=Family.ALL,
         differences=differences,
+        spread_alike=nan,
         targets=targets,
         profile=profile,
         sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],
@@ -175,6 +177,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         violations=[f"Runs of {HOSTILE} saw other images."],
         times_withheld="",
         notes=["Trained for 6 epochs."],
+        family="Compared: all pairs.",
         skipped=["logs/x holds no summary.json."],
         sensitivities=[["adam: best at 0.01.", f"{HOSTILE}: best at 0.001, an edge."]],
         interaction="The best learning rate depends on the optimizer.",

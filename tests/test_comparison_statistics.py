@@ -11,14 +11,17 @@ from scipy import stats
 
 from optbench.comparison.statistics import (
     compare_pairs,
+    equal_pairs,
     holm,
     iqm,
     iqm_interval,
     mean_interval,
     noncentrality,
     performance_profile,
-    residual_variance,
+    residual_deviation,
     seeds_needed,
+    shaffer,
+    spread_alike,
     wilcoxon,
 )
 
@@ -94,7 +97,7 @@ def test_two_configurations_are_the_paired_t_test(missing):
     expected = stats.ttest_rel(both[:, 0], both[:, 1])
     interval = expected.confidence_interval(0.95)
     assert_allclose([row.p, row.low, row.high], [expected.pvalue, interval.low, interval.high], rtol=1e-9)
-    assert row.p_holm == row.p
+    assert row.p_adjusted == row.p
     assert (row.i, row.j, row.n) == (0, 1, len(both))
     assert_allclose([row.difference, row.improvement], [both[:, 0].mean() - both[:, 1].mean(), row.improvement])
 
@@ -139,17 +142,18 @@ def two_way(values):
 )
 def test_the_shared_variance_is_that_of_the_two_way_analysis(seeds, configurations, missing):
     values = table(seeds, configurations, shared=0.01, missing=missing)
-    assert residual_variance(values) == pytest.approx(two_way(values), rel=1e-9)
+    deviation, df = residual_deviation(values)
+    assert (deviation**2, df) == pytest.approx(two_way(values), rel=1e-9)
 
 
 def test_seeds_without_anything_in_common_leave_nothing_over():
     apart = np.array([[0.5, nan], [0.6, nan], [nan, 0.7], [nan, 0.9]])
-    variance, df = residual_variance(apart)  # two tables: in each, seed and configuration explain all
-    assert np.isnan(variance) and df == 0
-    assert np.isnan(residual_variance(np.full((3, 2), nan))[0])
+    spread, df = residual_deviation(apart)  # two tables: in each, seed and configuration explain all
+    assert np.isnan(spread) and df == 0
+    assert np.isnan(residual_deviation(np.full((3, 2), nan))[0])
     two_parts = np.full((6, 4), nan)
     two_parts[:3, :2], two_parts[3:, 2:] = table(3, 2, seed=1), table(3, 2, seed=2)
-    assert residual_variance(two_parts)[1] == 4
+    assert residual_deviation(two_parts)[1] == 4
     assert list(compare_pairs(two_parts, True).query("n > 0")[["i", "j"]].itertuples(index=False, name=None)) == [
         (0, 1),
         (2, 3),
@@ -159,15 +163,15 @@ def test_seeds_without_anything_in_common_leave_nothing_over():
 def test_the_error_of_a_difference_is_the_larger_of_own_and_shared_spread():
     values = table(6, 4, seed=3)
     values[:, 0] += 6 * (values[:, 0] - values[:, 0].mean())  # the first spreads much more than the rest
-    variance, df = residual_variance(values)
+    spread, df = residual_deviation(values)
     pairs = compare_pairs(values, True).set_index(["i", "j"])
     assert df == 15
     for (i, j), pair in pairs.iterrows():
         gaps = values[:, i] - values[:, j]
-        own, shared = gaps.std(ddof=1) / np.sqrt(6), np.sqrt(2 * variance / 6)
+        own, shared = gaps.std(ddof=1) / np.sqrt(6), np.sqrt(2 / 6) * spread
         assert (own > shared) == (i == 0)
         half = (pair.high - pair.low) / 2
-        assert half == pytest.approx(stats.t.ppf(0.975, df) * max(own, shared))
+        assert half == pytest.approx(stats.t.ppf(1 - 0.025 / 6, df) * max(own, shared))
         assert pair.p == pytest.approx(2 * stats.t.sf(abs(gaps.mean()) / max(own, shared), df))
         assert pair.detectable == pytest.approx(max(own, shared) * noncentrality(np.array(df), 6))
 
@@ -178,8 +182,74 @@ def test_holm_by_hand():
     assert_allclose(holm(np.array([0.4, 0.7])), [0.8, 0.8])
     assert_allclose(holm(np.array([0.9, 0.9])), [1, 1])
     assert np.isnan(holm(np.array([nan, nan]))).all()
-    pairs = compare_pairs(table(4, 3) + [0.01, 0, 0.02], True)
-    assert_allclose(pairs.p_holm, holm(pairs.p.to_numpy()))
+    pairs = compare_pairs(table(4, 4) + [0.01, 0, 0.02, 0], True, baseline=2)
+    assert list(zip(pairs.i, pairs.j, strict=True)) == [(0, 2), (1, 2), (2, 3)]
+    assert_allclose(pairs.p_adjusted, holm(pairs.p.to_numpy()))
+
+
+def test_shaffer_by_hand():
+    """Of the pairs of four configurations 6, 3, 2, 1 or none can be equal; of three 3, 1 or none."""
+    i, j = np.triu_indices(4, 1)
+    p = np.array([0.001, 0.002, 0.01, 0.02, 0.03, 0.5])
+    assert_allclose(shaffer(p, i, j), [0.006, 0.006, 0.03, 0.06, 0.06, 0.5])
+    assert_allclose(shaffer(p[:3], *np.triu_indices(3, 1)), [0.003, 0.003, 0.01])
+    p[5] = nan  # of a family with a hole any number of pairs can be equal
+    assert_allclose(shaffer(p, i, j), holm(p))
+    assert [sorted(equal_pairs(k)) for k in (2, 3, 5)] == [[0, 1], [0, 1, 3], [0, 1, 2, 3, 4, 6, 10]]
+    pairs = compare_pairs(table(4, 4) + [0.01, 0, 0.02, 0], True)
+    assert_allclose(pairs.p_adjusted, shaffer(pairs.p.to_numpy(), i, j))
+
+
+def test_verdict_p_and_interval_never_contradict():
+    """Also where a later step claims a pair whose simultaneous interval crosses zero: there it ends at zero."""
+    ended = 0
+    for seed in range(300):
+        pairs = compare_pairs(table(5, 4, seed=seed) + [0.012, 0.006, 0, 0], True)
+        claimed = pairs.p_adjusted < 0.05
+        assert ((pairs.low < 0) & (pairs.high > 0) == ~claimed).all()
+        assert ((pairs.low <= pairs.difference) & (pairs.difference <= pairs.high)).all()
+        ended += int(((pairs.low == 0) | (pairs.high == 0)).sum())
+    assert ended > 20
+
+
+def test_several_questions_share_the_error():
+    values = table(5, 3) + [0.01, 0, 0]
+    one, four = (compare_pairs(values, True, questions=questions) for questions in (1, 4))
+    assert_allclose(four.p_adjusted, np.minimum(4 * one.p_adjusted, 1))
+    ratio = stats.t.ppf(1 - 0.025 / 12, 8) / stats.t.ppf(1 - 0.025 / 3, 8)
+    width = [pairs.high[2] - pairs.low[2] for pairs in (four, one)]  # the two that are equal: no end at zero
+    assert width[0] == pytest.approx(ratio * width[1])
+
+
+def test_a_baseline_that_spreads_more_is_compared_by_its_own_spread():
+    values = table(5, 4, seed=2)
+    calm = compare_pairs(values + [0.02, 0, 0, 0], True, baseline=1)
+    assert calm.p[0] != pytest.approx(stats.ttest_rel(values[:, 0] + 0.02, values[:, 1]).pvalue)
+    values[:, 1] *= 4
+    wide = compare_pairs(values, True, baseline=1)
+    for pair in wide.itertuples():
+        assert pair.p == pytest.approx(stats.ttest_rel(values[:, pair.i], values[:, pair.j]).pvalue)
+
+
+@pytest.mark.parametrize("height", [1e200, 1e300])
+def test_a_value_beyond_all_bounds_hides_nothing_of_the_others(height):
+    """A loss that explodes at one seed has an endless variance: its configuration is kept apart."""
+    values = table(5, 4) + [0.03, 0, 0, 0]
+    values[2, 3] = height
+    pairs = compare_pairs(values, False).set_index(["i", "j"])
+    assert (pairs.p_adjusted[[(0, 1), (0, 2)]] < 0.05).all()
+    assert (pairs.p_adjusted[[(0, 3), (1, 3), (2, 3)]] > 0.3).all()
+    alone = compare_pairs(values[:, :3], False).set_index(["i", "j"])
+    assert_allclose(pairs.loc[alone.index, "p"], alone.p)
+
+
+def test_unequal_spreads():
+    samples = list(table(5, 4).T)
+    assert spread_alike(samples) == pytest.approx(stats.bartlett(*samples).pvalue)
+    wide = [*samples[:3], 5 * samples[3]]
+    assert spread_alike(wide) < 0.01
+    assert spread_alike([*samples, 1e6 * samples[3]]) == pytest.approx(spread_alike(samples))  # kept apart anyway
+    assert np.isnan(spread_alike([samples[0], [0.5, 0.5, 0.5], [0.1, 0.2], []]))
 
 
 def test_wilcoxon_is_scipys_for_each_pair_alone():
@@ -232,7 +302,12 @@ def test_seeds_needed_have_the_promised_power(configurations):
 def test_a_detectable_difference_is_found_in_80_percent(n, configurations):
     values = table(n, configurations, seed=5)
     pair = compare_pairs(values, True).iloc[0]
-    deviation = (pair.high - pair.low) / 2 / stats.t.ppf(0.975, (n - 1) * (configurations - 1)) * np.sqrt(n)
+    deviation = (
+        (pair.high - pair.low)
+        / 2
+        / stats.t.ppf(1 - 0.025 / (configurations * (configurations - 1) / 2), (n - 1) * (configurations - 1))
+        * np.sqrt(n)
+    )
     assert 0.79 <= exact_power(pair.detectable / deviation, n, configurations) <= 0.82
 
 
@@ -251,7 +326,7 @@ def test_a_detectable_difference_is_found_when_it_is_there():
 
 
 def claims(pairs):
-    return int((pairs.p_holm < 0.05).sum())
+    return int((pairs.p_adjusted < 0.05).sum())
 
 
 @pytest.mark.parametrize(
@@ -282,7 +357,7 @@ def claims(pairs):
 def test_no_claim(values):
     pairs = compare_pairs(values, True)
     assert len(pairs) == values.shape[1] * (values.shape[1] - 1) // 2
-    unknown = ["low", "high", "p", "p_holm", "detectable", "seeds_needed"]
+    unknown = ["low", "high", "p", "p_adjusted", "detectable", "seeds_needed"]
     assert pairs[unknown].isna().all(axis=None)
 
 
@@ -291,9 +366,10 @@ def test_one_configuration_has_no_pairs():
     assert compare_pairs(np.empty((0, 0)), True).empty
 
 
-def test_two_seeds_are_enough_for_a_claim_only_if_it_is_huge():
-    assert claims(compare_pairs(np.array([[0.54, 0.52], [0.55, 0.535]]), True)) == 0
-    assert claims(compare_pairs(np.array([[0.9, 0.5], [0.91, 0.5]]), True)) == 1
+def test_claims_need_three_seeds():
+    two = compare_pairs(np.array([[0.9, 0.5], [0.91, 0.5]]), True)
+    assert two[["low", "high", "p", "p_adjusted", "detectable"]].isna().all(axis=None) and two.n[0] == 2
+    assert claims(compare_pairs(np.array([[0.9, 0.5], [0.91, 0.5], [0.9, 0.51]]), True)) == 1
 
 
 def test_a_configuration_without_results_changes_nothing():
@@ -306,14 +382,14 @@ def test_configurations_with_one_seed_do_not_spoil_the_rest():
     values = table(5, 4, missing=[(slice(1, 5), 3)]) + [0.03, 0, 0, 0]
     pairs = compare_pairs(values, True)
     assert list(pairs.p.notna()) == [i < 3 and j < 3 for i, j in combinations(range(4), 2)]
-    assert list(pairs.p_holm < 0.05) == [i == 0 and j < 3 for i, j in combinations(range(4), 2)]
+    assert list(pairs.p_adjusted < 0.05) == [i == 0 and j < 3 for i, j in combinations(range(4), 2)]
 
 
 def test_three_hundred_configurations():
     values = table(10, 300) + np.where(np.arange(300) == 7, 0.05, 0)
     pairs = compare_pairs(values, True)
     assert len(pairs) == 300 * 299 // 2
-    claimed = pairs[pairs.p_holm < 0.05]
+    claimed = pairs[pairs.p_adjusted < 0.05]
     assert len(claimed) == 299
     assert ((claimed.i == 7) | (claimed.j == 7)).all()
 
@@ -331,7 +407,7 @@ def skewed(random, shape):
 
 
 def corrected(sweeps):
-    """`p_holm` of every pair of many complete tables `(sweeps, seeds, configurations)`, by the textbook's formulas."""
+    """`p_adjusted` of every pair of many complete tables `(sweeps, seeds, 4)`, by the textbook's formulas, sorted."""
     _, n, k = sweeps.shape
     left = sweeps - sweeps.mean(1, keepdims=True) - sweeps.mean(2, keepdims=True) + sweeps.mean((1, 2), keepdims=True)
     df = (k - 1) * (n - 1)
@@ -340,7 +416,7 @@ def corrected(sweeps):
     gaps = sweeps[..., i] - sweeps[..., j]
     error = np.sqrt(np.maximum(gaps.var(1, ddof=1), shared[:, None]) / n)
     p = np.sort(2 * stats.t.sf(np.abs(gaps.mean(1)) / error, df), axis=1)
-    return np.maximum.accumulate(p * np.arange(len(i), 0, -1), axis=1)
+    return np.maximum.accumulate(p * [6, 3, 3, 3, 2, 1], axis=1)
 
 
 @pytest.mark.parametrize("n", [3, 5, 10])
@@ -352,7 +428,7 @@ def test_no_more_than_5_percent_of_sweeps_without_a_difference_claim_one(noise, 
     sweeps = np.round(0.54 + SD * (np.sqrt(1 - correlation) * each + np.sqrt(correlation) * shared), 4)
     p = corrected(sweeps)
     for sweep, expected in zip(sweeps[:40], p, strict=False):
-        assert_allclose(np.sort(compare_pairs(sweep, True).p_holm), np.minimum(expected, 1), rtol=1e-6)
+        assert_allclose(np.sort(compare_pairs(sweep, True).p_adjusted), np.minimum(expected, 1), rtol=1e-6)
     assert np.mean(p[:, 0] < 0.05) <= 0.05
 
 
@@ -361,7 +437,7 @@ def test_a_large_difference_is_found():
     random = np.random.default_rng(0)
     runs = random.standard_normal((100, 6, 4)) + random.standard_normal((100, 6, 1))
     runs = np.round(0.54 + SD * (runs / np.sqrt(2) + [2, 0, 0, 0]), 4)
-    assert np.mean([compare_pairs(sweep, True).p_holm[0] < 0.05 for sweep in runs]) >= 0.8
+    assert np.mean([compare_pairs(sweep, True).p_adjusted[0] < 0.05 for sweep in runs]) >= 0.8
 
 
 def test_one_that_breaks_does_not_spoil_what_is_known_of_the_others():
@@ -371,10 +447,11 @@ def test_one_that_breaks_does_not_spoil_what_is_known_of_the_others():
     broken = np.column_stack([runs, 0.3 + 20 * SD * random.standard_normal(5)])
     alone, beside = (compare_pairs(table, True).set_index(["i", "j"]) for table in (runs, broken))
     assert_allclose(beside.loc[alone.index, "p"], alone.p)
-    assert_allclose(beside.loc[alone.index, "low"], alone.low)
+    half = [(pairs.difference - pairs.low)[0, 1] for pairs in (beside, alone)]  # of six pairs and of three
+    assert half[0] / half[1] == pytest.approx(stats.t.ppf(1 - 0.025 / 6, 8) / stats.t.ppf(1 - 0.025 / 3, 8))
     own = stats.ttest_rel(broken[:, 0], broken[:, 3])
     assert beside.loc[(0, 3), "p"] == pytest.approx(own.pvalue)
-    assert (beside.loc[alone.index, "p_holm"] < 0.05).sum() >= 2
+    assert (beside.loc[alone.index, "p_adjusted"] < 0.05).sum() >= 2
 
 
 # How fast
@@ -406,6 +483,7 @@ def test_a_performance_profile_of_nothing_is_empty(costs):
 def test_what_rounding_leaves_is_no_spread():
     """The same difference at both seeds, of values that a record rounded to seven digits."""
     accuracy = np.array([[0.55, 0.5166667], [0.5833333, 0.55]])
+    accuracy = np.vstack([accuracy, [0.6, 0.5666667]])
     for values, higher in ((accuracy, True), (np.round(1 - accuracy, 7), False)):
         assert compare_pairs(values, higher).p.isna().all()
-    assert compare_pairs(accuracy + [[1e-5, 0], [0, 0]], True).p[0] < 0.05
+    assert compare_pairs(accuracy + [[1e-5, 0], [0, 0], [0, 0]], True).p[0] < 0.05

@@ -24,6 +24,7 @@ def compare(
     baseline: str | None = None,
     metric: str = "test/accuracy",
     targets: Sequence[float] = (),
+    every_pair: bool = False,
 ) -> Comparison:
     """Everything that a report says of the runs in or below `sources`, before anything is drawn or written.
 
@@ -32,6 +33,6 @@ def compare(
     """
     runs = read_runs(sources, metric)
     facts = gather(sources, runs, by, baseline, metric)
-    judgement = judge(facts, targets)
+    judgement = judge(facts, targets, every_pair)
     words = tell(facts, judgement, runs.skipped)
     return Comparison(facts, judgement, replace(words, notes=[*words.notes, *facts.readings]))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
+from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement, Verdict, turned
 from optbench.records import metrics, wording
@@ -18,7 +19,7 @@ Pair = dict[str, Any]  # a row of `Judgement.differences`
 class Silence(StrEnum):
     """Why nothing is claimed of a pair, not even that it is tied; the value completes a sentence."""
 
-    UNPAIRED = "fewer than two of their runs share a seed and a version of the code"
+    UNPAIRED = "fewer than three of their runs share a seed and a version of the code"
     CONSTANT = "their difference is the same at every seed, so chance cannot be judged"
     DIVERGED = "{ahead} looks better, but more of its runs diverged"
 
@@ -158,7 +159,7 @@ def unsaid(facts: Facts, pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
         if pair["verdict"] not in (Verdict.UNKNOWN, Verdict.WITHHELD):
             continue
         ahead = ""
-        if pair["n"] < 2:
+        if pair["n"] < statistics.FEWEST:
             why = Silence.UNPAIRED
         elif pair["verdict"] == Verdict.UNKNOWN:
             why = Silence.CONSTANT
@@ -179,8 +180,8 @@ def listed(pairs: Sequence[Pair], metric: str, side: str) -> str:
 
 def effect(pair: Pair, metric: str) -> str:
     interval = wording.difference_interval(metric, pair["low"], pair["high"]).removesuffix(" points")
-    p = wording.p_value(pair["p_holm"])
-    p = p if pair["p_holm"] < 0.001 else f"= {p}"
+    p = wording.p_value(pair["p_adjusted"])
+    p = p if pair["p_adjusted"] < 0.001 else f"= {p}"
     return f"{wording.difference(metric, pair['difference'])}, 95 % interval {interval}, p {p}"
 
 

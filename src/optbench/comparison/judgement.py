@@ -1,7 +1,7 @@
 """What follows from the facts: who is ahead, how sure that is, and what is unfair. Numbers, and no sentence."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -25,8 +25,16 @@ class Verdict(StrEnum):
     BETTER = "better"
     WORSE = "worse"
     TIE = "tie"
-    UNKNOWN = "unknown"  # too few seeds, or the seed has no effect
+    UNKNOWN = "unknown"  # fewer than three seeds, or the seed has no effect
     WITHHELD = "withheld"  # the runs do not belong together, or more runs of the better one diverged
+
+
+class Family(StrEnum):
+    """Which pairs a question is about. Their verdicts share one error, and no other pair has one."""
+
+    ALL = "all pairs"
+    WINNERS = "the tuned configurations among each other"
+    BASELINE = "the others against the baseline"
 
 
 CLAIMED = (Verdict.BETTER, Verdict.WORSE)
@@ -38,14 +46,18 @@ class Judgement:
     """What follows from the facts. Frames as in `Facts`.
 
     Attributes:
-        ranking: one row per configuration, best first. `configuration`, `rank` (ties share it; 0: no result), `n`,
+        ranking: one row per configuration; first those that are compared, the best ahead. `configuration`, `rank`
+            (ties share it; 0: no result, or a grid's configuration that was not chosen), `n`,
             `mean`, `low`, `high`, `sd`, `iqm`, `iqm_low`, `iqm_high`, `validation`, `gap`, `best_epoch`,
             `best_seconds`, `epoch_seconds`, `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
         tuned: of the configurations of each hue (an optimizer), the one that validation chooses. Of one hue: all.
-        differences: one row per pair, `a` ahead of `b` (or `a` against the baseline `b`). `a`, `b`, `n` (common
-            seeds), `difference` (a - b), `low`, `high`, `improvement` (fraction of seeds at which a is better), `p`,
-            `p_holm`, `p_wilcoxon`, `detectable` (smallest true difference found in 80 % of sweeps of this size),
-            `seeds_needed` (inf: over 1000), `verdict` (a `Verdict`).
+        family: the pairs that are compared.
+        differences: one row per pair of the family, `a` ahead of `b` (or `a` against the baseline `b`). `a`, `b`, `n`
+            (common seeds), `difference` (a - b), `low`, `high` (hold for the whole family at once; 0 is an open end),
+            `improvement` (fraction of seeds at which a is better), `p`, `p_adjusted` (for the family), `p_wilcoxon`,
+            `detectable` (smallest true difference found in 80 % of sweeps of this size), `seeds_needed` (inf: over
+            1000), `verdict` (a `Verdict`).
+        spread_alike: p of the test that the compared configurations spread alike, but for those that are broken.
         targets: one row per configuration and target. `configuration`, `target`, `reached`, `n`, and the median
             `epochs`, `steps`, `seconds` (inf: more than half missed it).
         profile: the performance profile's steps. `configuration`, `ratio` (>= 1), `fraction` (0 to 1).
@@ -56,7 +68,9 @@ class Judgement:
 
     ranking: pd.DataFrame
     tuned: list[str]
+    family: Family
     differences: pd.DataFrame
+    spread_alike: float
     targets: pd.DataFrame
     profile: pd.DataFrame
     sensitivities: list[Sensitivity]
@@ -67,8 +81,12 @@ class Judgement:
     uneven: list[str]
 
 
-def judge(facts: Facts, levels: Sequence[float] = ()) -> Judgement:
-    """Everything that follows from the facts. `levels`: the targets, or none to choose them from the data.
+def judge(facts: Facts, levels: Sequence[float] = (), every_pair: bool = False) -> Judgement:
+    """Everything that follows from the facts.
+
+    Args:
+        levels: the targets, or none to choose them from the data.
+        every_pair: compare also the configurations of a grid that were not chosen, and with a baseline also the others.
 
     Raises:
         ValueError: for a baseline that is no configuration.
@@ -82,8 +100,16 @@ def judge(facts: Facts, levels: Sequence[float] = ()) -> Judgement:
             f"baseline={facts.baseline} is no configuration here{near(facts.baseline, order)} "
             f"There are: {some(order, 12)}."
         )
-    differences = difference_table(blocks[order], ranking, facts.baseline, metric)
-    ranking = in_order(ranking.assign(rank=ranks(ranking, differences)), metric)
+    chosen = tuned(ranking, facts.hues, metric)
+    grid = len(chosen) < (ranking.n > 0).sum()
+    compared = order if every_pair or not grid else [name for name in order if name in (*chosen, facts.baseline)]
+    family = Family.WINNERS if grid else Family.ALL
+    if facts.baseline is not None:
+        family = Family.BASELINE
+    if every_pair:
+        family = Family.ALL
+    differences = difference_table(blocks[compared], ranking, facts.baseline, family, metric)
+    ranking = in_order(ranking.assign(rank=ranks(ranking, compared, differences, facts.baseline)), metric)
 
     curves = facts.curves
     levels = list(levels) or choose_targets(curves[curves.row.map(frame.used).astype(bool)], validation)
@@ -92,16 +118,18 @@ def judge(facts: Facts, levels: Sequence[float] = ()) -> Judgement:
         targets["seconds"] = math.nan
 
     groups, varying = facts.factors.groups, facts.factors.varying
-    compared = {key: varying[key] for key in dict.fromkeys([*facts.by, *facts.averaged])}
+    varied = {key: varying[key] for key in dict.fromkeys([*facts.by, *facts.averaged])}
     ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
     return Judgement(
         ranking=ranking,
         tuned=tuned(ranking, facts.hues, metric),
+        family=family,
         differences=differences,
+        spread_alike=statistics.spread_alike([samples[name] for name in compared]),
         targets=targets,
         profile=statistics.performance_profile(costs),
-        sensitivities=[found for key in compared if (found := sensitivity(key, compared, groups, frame, metric))],
-        interaction=interaction(compared, groups, frame, metric),
+        sensitivities=[found for key in varied if (found := sensitivity(key, varied, groups, frame, metric))],
+        interaction=interaction(varied, groups, frame, metric),
         ledger=ledger,
         unequal=fairness.unfair(ledger, facts.by),
         code_versions=blocks.index.get_level_values("code").nunique() if len(blocks) else 0,
@@ -170,20 +198,28 @@ def rank_configurations(
     return table.sort_values("mean", key=lambda mean: -metrics.sign(metric) * mean, kind="stable", ignore_index=True)
 
 
-def ranks(ranking: pd.DataFrame, differences: pd.DataFrame) -> list[int]:
-    """One more than the number of configurations that are claimed better; 0 without a result."""
-    losers = pd.concat(
-        [differences.b[differences.verdict == Verdict.BETTER], differences.a[differences.verdict == Verdict.WORSE]]
-    ).value_counts()
-    return [1 + int(losers.get(row.configuration, 0)) if row.n else 0 for row in ranking.itertuples()]
+def ranks(
+    ranking: pd.DataFrame, compared: Collection[str], differences: pd.DataFrame, baseline: str | None
+) -> list[int]:
+    """One more than the number of configurations that are claimed better; 0 without a result or a comparison."""
+    claims = [(pair.a, pair.b) for pair in differences[differences.verdict == Verdict.BETTER].itertuples()]
+    claims += [(pair.b, pair.a) for pair in differences[differences.verdict == Verdict.WORSE].itertuples()]
+    above = {name: {better for better, worse in claims if worse == name} for name in {worse for _, worse in claims}}
+    for others in above.values():
+        if baseline in others:  # what is worse than the baseline is worse than all that is better than it
+            others |= above.get(baseline, set())
+    return [
+        1 + len(above.get(row.configuration, ())) if row.n and row.configuration in compared else 0
+        for row in ranking.itertuples()
+    ]
 
 
 def in_order(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """By rank, then by mean; last what has no result."""
+    """By rank, then by mean; then what has a result and no rank; last what has no result."""
     ranking = ranking.sort_values(
-        ["rank", "mean"], key=lambda c: c if c.name == "rank" else -metrics.sign(metric) * c, kind="stable"
+        ["rank", "mean"], key=lambda c: c.replace(0, np.inf) if c.name == "rank" else -metrics.sign(metric) * c
     )
-    return pd.concat([ranking[ranking["rank"] > 0], ranking[ranking["rank"] == 0]], ignore_index=True)
+    return ranking.reset_index(drop=True)
 
 
 def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[str]:
@@ -199,10 +235,13 @@ def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[s
 # differences
 
 
-def difference_table(blocks: pd.DataFrame, ranking: pd.DataFrame, baseline: str | None, metric: str) -> pd.DataFrame:
-    """Every pair, the better mean first; with a baseline its pairs lead, and are seen from the other configuration."""
+def difference_table(
+    blocks: pd.DataFrame, ranking: pd.DataFrame, baseline: str | None, family: Family, metric: str
+) -> pd.DataFrame:
+    """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration."""
     names = list(blocks.columns)
-    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0)
+    against = names.index(baseline) if baseline is not None and family is Family.BASELINE else None
+    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against)
     table.insert(0, "a", [names[i] for i in table.i])
     table.insert(1, "b", [names[j] for j in table.j])
     alone = ranking.set_index("configuration").n.to_dict()
@@ -211,11 +250,11 @@ def difference_table(blocks: pd.DataFrame, ranking: pd.DataFrame, baseline: str 
     sign = metrics.sign(metric)
     for pair in table.itertuples():
         both = min(alone[pair.a], alone[pair.b])
-        if not both or (pair.n < 2 and both < 2) or (pair.n and math.isnan(pair.p)):
+        if pair.n < statistics.FEWEST <= both:
+            verdict = Verdict.WITHHELD  # there are seeds enough, but too few of their runs belong together
+        elif math.isnan(pair.p):
             verdict = Verdict.UNKNOWN
-        elif pair.n < 2:
-            verdict = Verdict.WITHHELD  # there are seeds enough, but no two runs of them belong together
-        elif not pair.p_holm < statistics.ALPHA:
+        elif not pair.p_adjusted < statistics.ALPHA:
             verdict = Verdict.TIE
         else:
             ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)

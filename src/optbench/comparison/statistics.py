@@ -1,6 +1,7 @@
 """How sure: intervals, paired differences, and what this number of seeds can tell. Why these: docs/comparison.md."""
 
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,10 @@ ALPHA = 0.05  # of all sweeps without any true difference, at most this fraction
 POWER = 0.80
 MOST_SEEDS = 1000
 ROUNDING = 1e-6  # of a value: records have seven digits, so less is no spread but rounding
+FEWEST = 3  # seeds for a claim: of two, the spread is hardly known
 WILD = 30  # times the usual variance: a rate at which training breaks, not one that is a little restless
+RESTLESS = 1.5  # times the variance of the others, for a baseline: chosen by simulation, docs/comparison.md
+MOST_SHAFFER = 40  # configurations; with more, Shaffer's steps are hardly larger than Holm's
 
 
 def mean_interval(sample: Sequence[float]) -> tuple[float, float]:
@@ -49,26 +53,34 @@ def iqm_interval(sample: Sequence[float]) -> tuple[float, float]:
     return iqm(sample) - float(half), iqm(sample) + float(half)
 
 
-def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
-    """Every pair of columns of `values`, paired by row.
+def compare_pairs(
+    values: Floats, higher_is_better: bool, baseline: int | None = None, questions: int = 1
+) -> pd.DataFrame:
+    """The pairs of columns of `values`, paired by row: one family, in which at most ALPHA of all sweeps claims falsely.
 
     Args:
         values: `(blocks, configurations)`; a block is a seed (of one version of the code); nan where there is no
             result.
+        baseline: a column: only its pairs are the family; None: all pairs are.
+        questions: how many such families are asked at once, such as the times to several targets.
 
     Returns:
         one row per pair of columns `i < j`: `i`, `j`, `n`, `difference` (i - j), `low`, `high`, `improvement`, `p`,
-        `p_holm`, `p_wilcoxon`, `detectable`, `seeds_needed`, as `Judgement.differences` describes them.
+        `p_adjusted`, `p_wilcoxon`, `detectable`, `seeds_needed`, as `Judgement.differences` describes them. A pair with
+        fewer than FEWEST common seeds has no p, and is no part of the family.
 
     The error of a difference is the larger of two estimates: the pair's own spread over seeds, and the spread that all
     configurations share, estimated from what configuration and seed together leave over. The second alone has more
     power and is right where all spread alike; the first protects a configuration that spreads more than the rest. One
     that spreads WILD times as much (in variance) would spoil it for all: it is left out of it, and its pairs use their
-    own spread alone.
+    own spread alone. So do the pairs of a baseline that spreads RESTLESS times as much: it is in all of them.
+
+    The intervals hold simultaneously (Bonferroni). p is corrected step by step, which sees a little more: where it
+    claims a pair whose interval crosses zero, the interval ends at zero. So the three never contradict each other.
     """
     values = np.where(np.isfinite(values), values, np.nan)
-    there_at_all = np.isfinite(values).any(0)
-    i, j = np.triu_indices(values.shape[1], 1)
+    columns = values.shape[1]
+    i, j = np.triu_indices(columns, 1)
     own, n, difference = (np.full(len(i), np.nan) for _ in range(3))
     improvement = np.full(len(i), np.nan)
     for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
@@ -78,61 +90,100 @@ def compare_pairs(values: Floats, higher_is_better: bool) -> pd.DataFrame:
         some = n[part] > 0
         total = np.where(there, gaps, 0).sum(0)
         difference[part] = np.divide(total, n[part], out=np.full(len(part), np.nan), where=some)
-        squares = np.where(there, (gaps - difference[part]) ** 2, 0).sum(0)
-        own[part] = np.divide(squares, n[part] - 1, out=np.full(len(part), np.nan), where=n[part] > 1)
+        own[part] = deviation(gaps)
         ahead = np.where(gaps == 0, 0.5, (gaps > 0) == higher_is_better)
         improvement[part] = np.divide(
             np.where(there, ahead, 0).sum(0), n[part], out=np.full(len(part), np.nan), where=some
         )
-    calm = calm_columns(np.where(n > 2, own, np.nan), i, j, values.shape[1])  # two seeds tell no spread
-    shared, shared_df = residual_variance(values[:, calm])
-    both = calm[i] & calm[j] & np.full(len(i), shared_df > 0)
+    spread = column_spread(np.where(n > 2, own, np.nan), i, j, columns)  # two seeds tell no spread
+    calm = calm_columns(spread)
+    shared, shared_df = residual_deviation(values[:, calm])
+    both = calm[i] & calm[j] & (shared_df > 0)
+    if baseline is not None and calm[baseline]:
+        others = calm & (np.arange(columns) != baseline)
+        usual, known = residual_deviation(values[:, others])
+        if known and spread[baseline] > np.sqrt(2 * RESTLESS) * usual:
+            both &= (i != baseline) & (j != baseline)
     df = np.where(both, shared_df, np.maximum(n - 1, 1))
-    error = np.sqrt(np.where(both, np.maximum(own, 2 * shared), own) / np.maximum(n, 1))
+    error = np.where(both, np.fmax(own, np.sqrt(2) * shared), own) / np.sqrt(np.maximum(n, 1))
     # Without any spread the seed has no effect, and the samples are one sample: nothing can be told
     size = np.nan_to_num(np.abs(values)).max(0, initial=0)
-    error[error <= ROUNDING * np.maximum(size[i], size[j])] = np.nan
-    t = np.divide(difference, error, out=np.full(len(i), np.nan), where=error > 0)
-    p = 2 * stats.t.sf(np.abs(t), df)
+    error[(error <= ROUNDING * np.maximum(size[i], size[j])) | (n < FEWEST)] = np.nan
+    asked = np.full(len(i), True) if baseline is None else (i == baseline) | (j == baseline)
+    i, j, n, difference, error, df, improvement, both = (
+        column[asked] for column in (i, j, n, difference, error, df, improvement, both)
+    )
+    p = 2 * stats.t.sf(np.abs(difference) / error, df)
     tests = int(np.isfinite(p).sum())
-    half = stats.t.ppf(1 - ALPHA / 2, df) * error
     effects = np.abs(difference) / (error * np.sqrt(n))  # in standard deviations of one difference
-    alike = int(np.count_nonzero(there_at_all & calm))
-    needed = [seeds_needed(effects, count, tests) for count in (alike, 2)] if tests else []
+    alike = int(np.count_nonzero(np.isfinite(values).any(0) & calm))
+    needed = [seeds_needed(effects, count, questions * tests) for count in (alike, 2)] if tests else []
+    p_adjusted = np.minimum(questions * (shaffer(p, i, j) if baseline is None else holm(p)), 1)
+    half = stats.t.ppf(1 - ALPHA / (2 * questions * tests), df) * error if tests else np.full(len(p), np.nan)
+    low, high = difference - half, difference + half
+    claimed = p_adjusted < ALPHA
     return pd.DataFrame(
         {
             "i": i,
             "j": j,
             "n": n.astype(int),
             "difference": difference,
-            "low": difference - half,
-            "high": difference + half,
+            "low": np.where(claimed & (difference > 0), np.maximum(low, 0), low),
+            "high": np.where(claimed & (difference < 0), np.minimum(high, 0), high),
             "improvement": improvement,
             "p": p,
-            "p_holm": holm(p),
+            "p_adjusted": p_adjusted,
             "p_wilcoxon": wilcoxon(values, i, j),
-            "detectable": error * noncentrality(df, tests) if tests else np.nan,
+            "detectable": error * noncentrality(df, questions * tests) if tests else np.nan,
             "seeds_needed": np.where(both, *needed) if tests else np.nan,
         }
     )
 
 
-def calm_columns(own: Floats, i: NDArray[np.intp], j: NDArray[np.intp], columns: int) -> NDArray[np.bool_]:
-    """Which columns spread like the rest, from the variance `own` of each pair's differences.
+def deviation(values: Floats) -> Floats:
+    """Standard deviation of each column without its nan; nan for fewer than two values. Squares of 1e200 are inf."""
+    there = np.isfinite(values)
+    n = there.sum(0)
+    scale = np.abs(np.where(there, values, 0)).max(0, initial=0)
+    scale = np.where(scale == 0, 1, scale)
+    scaled = np.where(there, values / scale, 0)
+    left = np.where(there, scaled - scaled.sum(0) / np.maximum(n, 1), 0)
+    return np.where(n > 1, scale * np.sqrt((left**2).sum(0) / np.maximum(n - 1, 1)), np.nan)
 
-    A column's spread is the median over its partners, so that one wild partner does not make it look wild.
+
+def column_spread(own: Floats, i: NDArray[np.intp], j: NDArray[np.intp], columns: int) -> Floats:
+    """How much each column spreads against the others, from the deviation `own` of each pair's differences.
+
+    It is the median over its partners, so that one wild partner does not make it look wild; nan where none is known.
     """
     table = np.full((columns, columns), np.nan)
     table[i, j] = table[j, i] = own
     known = np.flatnonzero(np.isfinite(table).any(1))
     spread = np.full(columns, np.nan)
     spread[known] = np.nanquantile(table[known], 0.5, axis=1, method="lower")
-    middle = np.quantile(spread[known], 0.5, method="lower") if len(known) else np.nan
-    return ~(spread > WILD * middle)
+    return spread
 
 
-def residual_variance(values: Floats) -> tuple[float, int]:
-    """Variance and degrees of freedom of what the model `configuration + block` leaves over; (nan, 0) where nothing."""
+def calm_columns(spread: Floats) -> NDArray[np.bool_]:
+    """Which columns do not spread WILD times as much as the usual one (in variance)."""
+    known = spread[np.isfinite(spread)]
+    usual = np.quantile(known, 0.5, method="lower") if len(known) else np.nan
+    return ~(spread > np.sqrt(WILD) * usual)
+
+
+def spread_alike(samples: Sequence[Sequence[float]]) -> float:
+    """p of Bartlett's test (1937) that all samples spread alike; nan where fewer than two of them have three values.
+
+    Without those that spread WILD times as much as the usual one, which `compare_pairs` keeps apart anyway.
+    """
+    known = [np.asarray(sample) for sample in samples if len(sample) >= FEWEST and np.ptp(sample) > 0]
+    usual = np.median([deviation(sample) for sample in known]) if known else np.nan
+    calm = [sample / usual for sample in known if deviation(sample) <= np.sqrt(WILD) * usual]
+    return float(stats.bartlett(*calm).pvalue) if len(calm) > 1 else np.nan
+
+
+def residual_deviation(values: Floats) -> tuple[float, int]:
+    """Deviation and degrees of freedom of what `configuration + block` leaves over; (nan, 0) where nothing."""
     blocks, columns = np.nonzero(np.isfinite(values))
     if not len(blocks):
         return np.nan, 0
@@ -140,10 +191,12 @@ def residual_variance(values: Floats) -> tuple[float, int]:
     design[np.arange(len(blocks)), blocks] = 1
     design[np.arange(len(blocks)), values.shape[0] + columns] = 1
     y = values[blocks, columns]
+    scale = np.abs(y).max() or 1.0
+    y = y / scale  # squares of 1e200 are inf
     y = y - y.mean()
     solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
     df = len(y) - int(rank)
-    return (float(((y - design @ solution) ** 2).sum() / df), df) if df > 0 else (np.nan, 0)
+    return (float(scale * np.sqrt(((y - design @ solution) ** 2).sum() / df)), df) if df > 0 else (np.nan, 0)
 
 
 def wilcoxon(values: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
@@ -167,11 +220,39 @@ def wilcoxon(values: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats
 
 
 def holm(p: Floats) -> Floats:
-    """p-values such that of all the claims `p_holm < ALPHA` any is false in at most ALPHA of cases (Holm 1979)."""
+    """p-values such that of all the claims below ALPHA any is false in at most ALPHA of cases (Holm 1979)."""
+    return stepped(p, np.arange(np.isfinite(p).sum(), 0, -1))
+
+
+def shaffer(p: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:
+    """The same for all pairs of k configurations, where hypotheses imply each other (Shaffer 1986, procedure S1).
+
+    Once one pair of four differs, at most three of the other five can be equal: the second p is multiplied by 3, not
+    by 5. Where some pairs have no p, and for many configurations, where it gains nothing, it is Holm's.
+    """
+    tested = np.isfinite(p)
+    tests, k = int(tested.sum()), len(np.union1d(i[tested], j[tested]))
+    if tests != k * (k - 1) // 2 or not 2 < k <= MOST_SHAFFER:
+        return holm(p)
+    possible = np.array(sorted(equal_pairs(k)))
+    left = np.arange(tests, 0, -1)
+    return stepped(p, possible[np.searchsorted(possible, left, side="right") - 1])
+
+
+def stepped(p: Floats, multipliers: NDArray[np.int_]) -> Floats:
+    """The smallest p times the first multiplier, and so on; never below one before it. nan stays nan."""
     adjusted = np.full(len(p), np.nan)
-    order = np.argsort(p)[: np.isfinite(p).sum()]  # nan sorts last
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    order = np.argsort(p)[: len(multipliers)]  # nan sorts last
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * multipliers), 1)
     return adjusted
+
+
+@cache
+def equal_pairs(k: int) -> frozenset[int]:
+    """How many of the pairs of k configurations can be equal: those of any partition into groups of equals."""
+    if k < 2:
+        return frozenset({0})
+    return frozenset(size * (size - 1) // 2 + rest for size in range(1, k + 1) for rest in equal_pairs(k - size))
 
 
 def noncentrality(df: NDArray[np.int_], tests: int) -> Floats:

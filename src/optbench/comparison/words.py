@@ -3,13 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from optbench.comparison import statistics
 from optbench.comparison.answer import answer
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import another
-from optbench.comparison.judgement import Judgement, Verdict
+from optbench.comparison.judgement import Family, Judgement, Verdict
 from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
+from optbench.records import wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import plural, some
+
+UNLIKE = 0.01  # p of the test of equal spreads, below which the report warns
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,7 @@ class Words:
         answer: who is better, by how much, and how sure that is.
         violations: what makes this comparison unfair; `times_withheld`: why times are not compared, or ''.
         notes: what a reader should know.
+        family: which pairs are compared, and what their intervals hold for.
         skipped: one for each folder that could not be read.
         sensitivities: for each of `Judgement.sensitivities`, one for each line.
         interaction: '' where there is none.
@@ -29,6 +34,7 @@ class Words:
     violations: list[str]
     times_withheld: str
     notes: list[str]
+    family: str
     skipped: list[str]
     sensitivities: list[list[str]]
     interaction: str
@@ -40,6 +46,7 @@ def tell(facts: Facts, judgement: Judgement, skipped: Sequence[str]) -> Words:
         violations=violations(facts, judgement),
         times_withheld=times_withheld(facts),
         notes=notes(facts, judgement),
+        family=family(facts, judgement),
         skipped=list(skipped),
         sensitivities=[sensitivity_sentences(item, facts.metric) for item in judgement.sensitivities],
         interaction=interaction_sentence(judgement.interaction) if judgement.interaction else "",
@@ -65,7 +72,7 @@ def violations(facts: Facts, judgement: Judgement) -> list[str]:
         )
     if judgement.code_versions > 1:
         pairs = judgement.differences
-        apart = pairs[(pairs.verdict == Verdict.WITHHELD) & (pairs.n < 2)]
+        apart = pairs[(pairs.verdict == Verdict.WITHHELD) & (pairs.n < statistics.FEWEST)]
         verb = "has" if len(apart) == 1 else "have"
         lost = f", and {len(apart)} of {plural(len(pairs), 'pair')} {verb} too few of those for a claim"
         found.append(
@@ -76,12 +83,41 @@ def violations(facts: Facts, judgement: Judgement) -> list[str]:
         f"{claim.item}: not equal ({claim.text}). What is claimed here may be due to that."
         for claim in judgement.unequal
     ]
+    if judgement.spread_alike < UNLIKE:
+        spreads = judgement.ranking[judgement.ranking["rank"] > 0].sort_values("sd")
+        least, most = (
+            f"{row.configuration} {wording.difference(facts.metric, row.sd, sign=False)}"
+            for row in (spreads.iloc[0], spreads[spreads.sd.notna()].iloc[-1])
+        )
+        found.append(
+            f"The configurations do not spread alike: the standard deviation over seeds is from {least} to {most} "
+            f"(Bartlett's test: p {wording.p_value(judgement.spread_alike)}, where below {UNLIKE} warns). With few "
+            "seeds more than 5 % of such sweeps claim a false difference."
+        )
     if judgement.uneven:
         found.append(
             f"Not every configuration has the same values of {', '.join(judgement.uneven)}, over which its figures "
             "are averages."
         )
     return found
+
+
+def family(facts: Facts, judgement: Judgement) -> str:
+    """'' where there is no pair."""
+    pairs, tuned = len(judgement.differences), len(judgement.tuned)
+    if not pairs:
+        return ""
+    compared = {
+        Family.ALL: f"all {pairs} pairs" if pairs > 1 else "the one pair",
+        Family.WINNERS: f"the {plural(pairs, 'pair')} of the {tuned} tuned configurations",
+        Family.BASELINE: f"{plural(pairs, 'configuration')} against the baseline {facts.baseline}",
+    }[judgement.family]
+    more = "" if judgement.family is Family.ALL else " pairs=all compares every pair."
+    each = "" if pairs == 1 else " of all of them at once"
+    return (
+        f"Compared: {compared}, paired by seed. Of a hundred such sweeps without any difference, at most five claim "
+        f"one. The 95 % intervals hold the true differences{each}.{more}"
+    )
 
 
 def notes(facts: Facts, judgement: Judgement) -> list[str]:

@@ -124,7 +124,7 @@ def differences_table(facts: Facts, judgement: Judgement, swatches: dict[str, Ma
             ],
         ),
         *numbers("p", frame["p"], wording.p_value),
-        *numbers("p, Holm", frame["p_holm"], wording.p_value),
+        *numbers("p, adjusted", frame["p_adjusted"], wording.p_value),
         *numbers("detectable", frame["detectable"], lambda x: wording.difference(facts.metric, x, sign=False)),
         *numbers("seeds needed", frame["seeds_needed"], lambda x: "> 1000" if math.isinf(x) else wording.count(x)),
     ]

@@ -35,7 +35,7 @@ def markdown(comparison: Comparison) -> str:
         *(f"> **Warning:** {escaped(sentence)}" for sentence in words.violations),
         " ".join(map(escaped, words.answer)),
         section("Ranking", ranking_table(facts, judgement)),
-        section("Differences", difference_table(facts, judgement)),
+        section("Differences", difference_table(facts, judgement, words.family)),
         section("Time to target", target_table(facts, judgement)),
         *(section(f"Sensitivity to {escaped(item.factor)}", listed(said)) for item, said in sensitivities),
         section("Interaction", escaped(words.interaction)),
@@ -70,7 +70,7 @@ def named(configuration: str, baseline: str | None) -> str:
     return f"{configuration} (baseline)" if configuration == baseline else configuration
 
 
-def difference_table(facts: Facts, judgement: Judgement) -> str:
+def difference_table(facts: Facts, judgement: Judgement, family: str) -> str:
     metric, pairs = facts.metric, judgement.differences.head(MOST_PAIRS)
     rows = [
         [
@@ -79,16 +79,16 @@ def difference_table(facts: Facts, judgement: Judgement) -> str:
             wording.count(row.n),
             wording.difference(metric, row.difference),
             wording.difference_interval(metric, row.low, row.high),
-            wording.p_value(row.p_holm),
+            wording.p_value(row.p_adjusted),
             row.verdict,
             "> 1000" if math.isinf(row.seeds_needed) else wording.count(row.seeds_needed),
         ]
         for row in pairs.itertuples()
     ]
-    header = ["A", "B", "common seeds", "A − B", "95 % interval", "p (Holm)", "verdict on A", "seeds needed"]
+    header = ["A", "B", "common seeds", "A − B", "95 % interval", "p (adjusted)", "verdict on A", "seeds needed"]
     of = len(judgement.differences)
     more = f"\n\nThe first {len(pairs)} of {of} pairs; statistics.csv has all." if of > len(pairs) else ""
-    return table(header, rows, "llrrrrlr") + more
+    return f"{escaped(family)}\n\n{table(header, rows, 'llrrrrlr')}{more}" if rows else ""
 
 
 def target_table(facts: Facts, judgement: Judgement) -> str:
@@ -169,7 +169,7 @@ def latex(comparison: Comparison) -> str:
     caption = f"{metrics.title(metric).capitalize()}{' (%)' * fraction}, mean over {seeds} seed{'s' * several}"
     caption += " with its 95 % confidence interval (Student's t)." * several or ": nothing can be said about chance."
     if winner:
-        caption += " Bold: better than every other configuration (paired by seed, p < 0.05 after Holm's correction)."
+        caption += " Bold: better than every other configuration (paired by seed, corrected p < 0.05)."
 
     lines = []
     for row in ranking.itertuples():

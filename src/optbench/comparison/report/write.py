@@ -24,6 +24,7 @@ def compare_runs(
     baseline: str | None = None,
     metric: str = "test/accuracy",
     target: float | Sequence[float] | None = None,
+    pairs: str | None = None,
     output: str | None = None,
 ) -> Path:
     """Compare finished runs, write `comparison/` and print the answer; returns the folder.
@@ -34,7 +35,11 @@ def compare_runs(
     sources = [runs] if isinstance(runs, str) else [str(source) for source in runs]
     keys = [] if by is None else [by] if isinstance(by, str) else list(by)
     targets = check_targets(target, metric)
-    comparison = compare(sources, keys, None if baseline is None else str(baseline), str(metric), targets)
+    if pairs not in (None, "all"):
+        raise ValueError(f"pairs={pairs} must be all, or null: the pairs that the question is about.")
+    comparison = compare(
+        sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs == "all"
+    )
     folder = Path(output).expanduser() if output else place(sources)
     tell(comparison)  # first: no full disk takes the answer with it
     try:
