@@ -56,22 +56,26 @@ def test_lower_is_better(tmp_path: Path) -> None:
     assert comparison.words.answer == [
         "adam is better in test/loss than sgd (-0.0993, 95 % interval -0.1051 to -0.0936, p < 0.001)."
     ]
-    folder = write(tmp_path / "tie", {"adam": 0.5005, "sgd": 0.50})
-    tie = compare([folder], metric="test/loss").words.answer[0]
-    assert tie.startswith("adam has the best mean, but sgd is tied with it: a difference of 0.0003 can be chance, and ")
+    folder = write(tmp_path / "close", {"adam": 0.5005, "sgd": 0.50})
+    assert compare([folder], metric="test/loss").words.answer == [
+        "adam has the best mean, and sgd is equivalent to adam within 0.0100."
+    ]
+    close = compare([folder], metric="test/loss", margin=0.001).words.answer[0]
+    assert close == "adam has the best mean, but against sgd it is undecided: a difference of 0.0003 can be chance."
 
 
-def test_several_are_tied_with_the_leader(tmp_path: Path) -> None:
+def test_several_are_undecided(tmp_path: Path) -> None:
     means = {"adam": 0.55, "rmsprop": 0.5495, "lion": 0.549, "sgd": 0.50}
-    comparison = compare([write(tmp_path, means, seeds=range(5))])
+    comparison = compare([write(tmp_path, means, seeds=range(5))], margin=0.001, gap=0.002)
     pairs = comparison.judgement.differences.set_index(["a", "b"])
-    assert list(pairs.verdict["adam"]) == ["tie", "tie", "better"]
-    low, high = (pairs.seeds_needed["adam", name] for name in ("lion", "rmsprop"))
+    assert list(pairs.verdict["adam"]) == ["undecided", "undecided", "better"]
+    low, high = pairs.seeds_low["adam", "lion"], pairs.seeds_high["adam", "lion"]
+    assert 3 < low < high < 40
     assert comparison.words.answer == [
         f"adam is better in test/accuracy than sgd ({effect(pairs.loc['adam', 'sgd'])}).",
-        "But rmsprop and lion are tied with it: differences of 0.05 to 0.10 points can be chance, and it would take "
-        f"about {low:.0f} to {'over 1000' if high > 1000 else f'{high:.0f}'} seeds to tell.",
+        "Against rmsprop and lion it is undecided: differences of 0.05 to 0.10 points can be chance.",
         "Also: rmsprop is better than sgd; lion is better than sgd.",
+        f"To find a difference of 0.20 points takes {low:.0f} to {high:.0f} seeds each.",
     ]
 
 
@@ -92,25 +96,40 @@ def test_more_than_can_be_named(tmp_path: Path) -> None:
 # No claim
 
 
-def test_a_tie(tmp_path: Path) -> None:
-    comparison = compare([write(tmp_path, {"adam": 0.501, "sgd": 0.50})])
+def test_undecided(tmp_path: Path) -> None:
+    comparison = compare([write(tmp_path, {"adam": 0.501, "sgd": 0.50})], margin=0.001)
     row = comparison.judgement.differences.iloc[0]
     assert comparison.words.answer == [
-        "adam has the best mean, but sgd is tied with it: a difference of 0.07 points can be chance, and it would take "
-        f"about {row.seeds_needed:.0f} seeds to tell them apart.",
+        "adam has the best mean, but against sgd it is undecided: a difference of 0.07 points can be chance.",
+        f"To find a difference of 0.10 points takes {row.seeds_low:.0f} to {row.seeds_high:.0f} seeds each.",
         f"With 3 seeds each, a difference had to measure about {100 * row.detectable:.1f} points to be found.",
     ]
 
 
-def test_a_tie_that_no_number_of_seeds_would_end(tmp_path: Path) -> None:
+def test_equivalent_is_said_only_where_it_is_shown(tmp_path: Path) -> None:
+    folder = write(tmp_path, {"adam": 0.501, "rmsprop": 0.50, "sgd": 0.50})
+    assert compare([folder]).words.answer == [
+        "adam has the best mean, and sgd and rmsprop are equivalent to adam within 0.50 points."
+    ]
+    (row,) = compare([folder], baseline="sgd", by=["optimizer"]).judgement.differences.query("a == 'adam'").itertuples()
+    assert row.verdict == "equivalent" and -0.005 < row.low < 0 < row.high < 0.005
+    seen = compare([folder], baseline="sgd").words
+    assert seen.answer == ["adam and rmsprop are equivalent to the baseline sgd within 0.50 points."]
+    assert "Equivalent: closer than 0.50 points (margin=0.005)." in seen.family
+    with pytest.raises(ValueError, match=r"margin=2 must be a fraction between 0 and 1, such as 0.005"):
+        compare([folder], margin=2)
+    with pytest.raises(ValueError, match=r"gap=0 must be a number above 0: it is a difference of test/loss"):
+        compare([folder], metric="test/loss", gap=0)
+
+
+def test_equal_means_are_not_called_equal(tmp_path: Path) -> None:
     for seed, (adam, sgd) in enumerate([(0.501, 0.5), (0.5, 0.501), (0.5, 0.5)]):
         write_run(tmp_path / f"a{seed}", "adam", seed, adam)
         write_run(tmp_path / f"s{seed}", "sgd", seed, sgd)
-    (first, _) = compare([str(tmp_path)]).words.answer
-    assert first.startswith(
-        "adam has the best mean, but sgd is tied with it: a difference of 0.00 points can be chance, "
+    assert compare([str(tmp_path)], margin=0.0005).words.answer[0] == (
+        "adam has the best mean, but against sgd it is undecided: the means are equal, but so few seeds cannot show "
+        "that the configurations are."
     )
-    assert first.endswith("and it would take over 1000 seeds to tell them apart.")
 
 
 def test_one_seed(tmp_path: Path) -> None:
@@ -247,9 +266,7 @@ def test_against_a_baseline(tmp_path: Path) -> None:
         "baseline sgd.",
         f"lion ({effect(rows['lion'])}) is worse in test/accuracy than the baseline sgd.",
     ]
-    assert comparison.words.answer[2].startswith(
-        "rmsprop is tied with the baseline sgd: a difference of 0.02 points can be"
-    )
+    assert comparison.words.answer[2] == "rmsprop is equivalent to the baseline sgd within 0.50 points."
     assert comparison.words.answer[3:] == [
         "Nothing can be said of muon against the baseline sgd: fewer than three of their runs share a seed and a "
         "version of the code."

@@ -85,7 +85,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         low=differences["difference"] - 0.04, high=differences["difference"] + 0.04, n=seeds
     )
     differences = differences.assign(improvement=1.0, p=0.01, p_adjusted=0.02, p_wilcoxon=0.25, detectable=0.03)
-    differences = differences.assign(seeds_needed=math.nan, verdict="better")
+    differences = differences.assign(seeds_low=math.nan, seeds_high=math.nan, verdict="better")
     targets = pd.DataFrame(
         {
             "configuration": list(names),
@@ -146,6 +146,8 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         ranking=ranking,
         tuned=good,
         family=Family.ALL,
+        margin=0.005,
+        gap=0.005,
         differences=differences,
         spread_alike=math.nan,
         targets=targets,
@@ -248,14 +250,14 @@ def test_ranking_says_what_a_mean_hides():
 
 def test_differences_are_filled_where_they_are_claimed():
     it = made(("adam", "sgd", "rmsprop", "lost"))
-    it = changed(it, differences=it.judgement.differences.assign(verdict=["better", "tie", "worse"]))
+    it = changed(it, differences=it.judgement.differences.assign(verdict=["better", "undecided", "worse"]))
     figure = figures.draw(it)["differences"]
     axes = figure.axes[0]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     assert [dot.get_xdata()[0] for dot in dots] == pytest.approx([5, 10, 5])
     assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True, False]
     assert axes.get_yticklabels()[0].get_text() == "adam − sgd"
-    assert legend_texts(figure) == ["difference claimed", "tie, or no claim"]
+    assert legend_texts(figure) == ["difference claimed", "no difference claimed"]
     intervals = [line for line in axes.lines if len(line.get_xdata()) == 2 and line.get_ydata()[0] == 1]
     assert intervals[-1].get_xdata() == pytest.approx([6, 14])
 

@@ -101,8 +101,9 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
     differences = pd.DataFrame(pairs, columns=["a", "b"]).assign(
         n=seeds, difference=0.03, low=0.01, high=0.05, improvement=1.0, p=0.0004, p_adjusted=0.012, p_wilcoxon=nan
     )
-    differences["detectable"], differences["seeds_needed"], differences["verdict"] = 0.02, nan, "better"
-    differences.loc[0, ["verdict", "seeds_needed", "p_adjusted"]] = ["tie", inf, 0.4]
+    differences["detectable"], differences["verdict"] = 0.02, "better"
+    differences["seeds_low"] = differences["seeds_high"] = nan
+    differences.loc[0, ["verdict", "seeds_low", "seeds_high", "p_adjusted"]] = ["undecided", 40, inf, 0.4]
     targets = pd.DataFrame(
         [
             (name, target, seeds - k, seeds, *((inf,) * 3 if k == 2 else (4.0, 1560.0, 12.3)))
@@ -150,6 +151,8 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         ranking=ranking,
         tuned=configurations[:-1],
         family=Family.ALL,
+        margin=0.005,
+        gap=0.005,
         differences=differences,
         spread_alike=nan,
         targets=targets,
@@ -173,7 +176,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         uneven=[],
     )
     words = Words(
-        answer=["adam lr=0.01 has the best mean, but sgd lr=0.1 is tied with it."],
+        answer=["adam lr=0.01 has the best mean, but against sgd lr=0.1 it is undecided."],
         violations=[f"Runs of {HOSTILE} saw other images."],
         times_withheld="",
         notes=["Trained for 6 epochs."],
@@ -224,7 +227,7 @@ def test_what_a_table_says(comparison):
     texts = [text for _, text in Parsed(render(comparison)).texts]
     assert "60.00 %" in texts and "58.00 to 62.00 %" in texts
     assert "+3.00 points" in texts and "+1.00 to +5.00 points" in texts and "3 of 3" in texts
-    assert "tie" in texts and "> 1000" in texts and "A is better" in texts
+    assert "undecided" in texts and "40 to over 1000" in texts and "A is better" in texts
     assert "val/accuracy ≥ 55 %" in texts and "1/3" in texts and "∞" in texts
     assert {"✓ equal", "✗ differs", "? not proven"} <= set(texts)
     assert "diverged" in texts and "failed" not in texts, "a column of zeros is left out"

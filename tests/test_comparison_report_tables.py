@@ -121,7 +121,7 @@ def test_latex_rows():
 
 def test_latex_is_bold_only_where_a_claim_stands_against_everyone():
     it = made(("adam", "sgd", "rmsprop", "lost"))
-    for verdicts, bold in ((["better"] * 3, True), (["better", "tie", "better"], False)):
+    for verdicts, bold in ((["better"] * 3, True), (["better", "undecided", "better"], False)):
         assert (
             r"\textbf" in tables.latex(changed(it, differences=it.judgement.differences.assign(verdict=verdicts)))
         ) is bold

@@ -20,6 +20,7 @@ from optbench.comparison.statistics import (
     performance_profile,
     residual_deviation,
     seeds_needed,
+    seeds_to_find,
     shaffer,
     spread_alike,
     wilcoxon,
@@ -292,10 +293,37 @@ def test_seeds_needed_have_the_promised_power(configurations):
     needed = seeds_needed(effects, configurations, tests)
     for effect, n in zip(effects, needed, strict=True):
         assert exact_power(effect, n, configurations) >= 0.795
-        assert n == 2 or exact_power(effect, n - 1, configurations) < 0.81
-        assert n < 5 or exact_power(effect, n // 2, configurations) < 0.6
+        assert n == 3 or exact_power(effect, n - 1, configurations) < 0.81
+        assert n < 6 or exact_power(effect, n // 2, configurations) < 0.6
     few = seeds_needed(np.array([nan, 0.0, 1e-3, 1e3]), configurations, tests)
-    assert_allclose(few, [nan, inf, inf, 2])
+    assert_allclose(few, [nan, inf, inf, 3])
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_the_seeds_to_find_a_gap_are_a_range_that_holds_in_four_of_five_sweeps(n):
+    """Two configurations and a gap of 1.25 deviations of a run: 13 seeds find it."""
+    (truth,) = seeds_needed(np.array([1.25 / np.sqrt(2)]), 2, 1)
+    assert truth == 13
+    gaps = np.random.default_rng(0).standard_normal((n, 2000)) * np.sqrt(2)
+    low, high = seeds_to_find(1.25, gaps.std(0, ddof=1), np.full(2000, n - 1), 2, 1)
+    assert 0.78 <= np.mean((low <= truth) & (truth <= high)) <= 0.88
+    pairs = compare_pairs(table(n, 2), True, gap=0.005)
+    assert pairs.seeds_low[0] < pairs.seeds_high[0]
+    wider = compare_pairs(table(n, 2), True, gap=0.01)  # a larger gap takes fewer seeds
+    assert wider.seeds_high[0] < pairs.seeds_high[0]
+
+
+def test_equivalence_is_two_one_sided_tests_by_holms_steps():
+    values = table(12, 4, seed=1)
+    pairs, bare = (compare_pairs(values, True, margin=margin) for margin in (0.006, 0))
+    error = (bare.high - bare.low) / 2 / stats.t.ppf(1 - 0.025 / 6, 33)
+    p = 2 * np.maximum(
+        stats.t.sf((0.006 - bare.difference) / error, 33), stats.t.sf((0.006 + bare.difference) / error, 33)
+    )
+    assert list(pairs.equivalent) == list(holm(np.asarray(p)) < 0.05) and pairs.equivalent.sum() > 3
+    assert not bare.equivalent.any()
+    inside = pairs[pairs.equivalent]
+    assert (inside.low >= -0.006).all() and (inside.high <= 0.006).all()
 
 
 @pytest.mark.parametrize(("n", "configurations"), [(3, 2), (5, 2), (5, 4), (10, 6)])
@@ -357,7 +385,7 @@ def claims(pairs):
 def test_no_claim(values):
     pairs = compare_pairs(values, True)
     assert len(pairs) == values.shape[1] * (values.shape[1] - 1) // 2
-    unknown = ["low", "high", "p", "p_adjusted", "detectable", "seeds_needed"]
+    unknown = ["low", "high", "p", "p_adjusted", "detectable", "seeds_low", "seeds_high"]
     assert pairs[unknown].isna().all(axis=None)
 
 
@@ -375,7 +403,8 @@ def test_claims_need_three_seeds():
 def test_a_configuration_without_results_changes_nothing():
     values = table(5, 3) + [0.01, 0, 0]
     beside = compare_pairs(np.column_stack([values, np.full(5, nan)]), True)
-    assert_allclose(beside[beside.n > 0].drop(columns=["i", "j"]), compare_pairs(values, True).drop(columns=["i", "j"]))
+    found, expected = (pairs.drop(columns=["i", "j"]).astype(float) for pairs in (beside, compare_pairs(values, True)))
+    assert_allclose(found[found.n > 0], expected)
 
 
 def test_configurations_with_one_seed_do_not_spoil_the_rest():

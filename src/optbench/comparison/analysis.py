@@ -7,6 +7,8 @@ from optbench.comparison.facts import Facts, gather
 from optbench.comparison.judgement import Judgement, judge
 from optbench.comparison.read import read_runs
 from optbench.comparison.words import Words, tell
+from optbench.records import metrics
+from optbench.records.wording import is_number
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,33 @@ def compare(
     metric: str = "test/accuracy",
     targets: Sequence[float] = (),
     every_pair: bool = False,
+    margin: float | None = None,
+    gap: float | None = None,
 ) -> Comparison:
     """Everything that a report says of the runs in or below `sources`, before anything is drawn or written.
 
     Raises:
-        ValueError: where there are no runs, or `by`, `baseline` or `metric` name what they do not have.
+        ValueError: where there are no runs, `by`, `baseline` or `metric` name what they do not have, or `margin` or
+            `gap` is no difference of the metric.
     """
+    known = metrics.metric(metric).margin
+    margin = known if margin is None else check_difference("margin", margin, metric)
+    gap = margin if gap is None else check_difference("gap", gap, metric)
     runs = read_runs(sources, metric)
     facts = gather(sources, runs, by, baseline, metric)
-    judgement = judge(facts, targets, every_pair)
+    judgement = judge(facts, margin, gap, targets, every_pair)
     words = tell(facts, judgement, runs.skipped)
     return Comparison(facts, judgement, replace(words, notes=[*words.notes, *facts.readings]))
+
+
+def check_difference(key: str, size: float, metric: str) -> float:
+    """`size` as a number.
+
+    Raises:
+        ValueError: for what is no difference of the metric.
+    """
+    fraction = metrics.metric(metric).is_fraction
+    if not is_number(size) or not size > 0 or (fraction and size >= 1):
+        example = "a fraction between 0 and 1, such as 0.005 for half a point" if fraction else "a number above 0"
+        raise ValueError(f"{key}={size} must be {example}: it is a difference of {metric}.")
+    return float(size)

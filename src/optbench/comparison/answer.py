@@ -1,6 +1,5 @@
 """The answer in plain words: who is ahead, by how much, how sure that is, and what these seeds cannot tell."""
 
-import math
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
@@ -17,7 +16,7 @@ Pair = dict[str, Any]  # a row of `Judgement.differences`
 
 
 class Silence(StrEnum):
-    """Why nothing is claimed of a pair, not even that it is tied; the value completes a sentence."""
+    """Why nothing is said of a pair, not even that it is undecided; the value completes a sentence."""
 
     UNPAIRED = "fewer than three of their runs share a seed and a version of the code"
     CONSTANT = "their difference is the same at every seed, so chance cannot be judged"
@@ -104,16 +103,20 @@ def decided(facts: Facts, judgement: Judgement) -> list[str]:
     its = among[(among.a == leader) | (among.b == leader)]
     mine = turned(its, its.b == leader).to_dict("records")
     beaten = [pair for pair in mine if pair["verdict"] == Verdict.BETTER]
-    tied = [pair for pair in mine if pair["verdict"] == Verdict.TIE]
+    equal = [pair for pair in mine if pair["verdict"] == Verdict.EQUIVALENT]
+    open_ = [pair for pair in mine if pair["verdict"] == Verdict.UNDECIDED]
+    within = wording.difference(metric, judgement.margin, sign=False)
     said = how_tuned(facts, judgement)
     if beaten:
         said.append(f"{leader} is better in {metric} than {listed(beaten, metric, 'b')}.")
-    if tied:
-        verb = "is" if len(tied) == 1 else "are"
-        but = "But" if beaten else f"{opening}, but"
-        said.append(f"{but} {names(tied, 'b')} {verb} tied with it: {chance(tied, metric)}.")
+    if equal:
+        first = "" if beaten else f"{opening}, and "
+        said.append(f"{first}{names(equal, 'b')} {be(equal)} equivalent to {leader} within {within}.")
+    if open_:
+        first = "Against" if beaten or equal else f"{opening}, but against"
+        said.append(f"{first} {names(open_, 'b')} it is undecided: {chance(open_, metric)}.")
     for reason, untold in unsaid(facts, mine).items():
-        if beaten or tied:
+        if beaten or equal or open_:
             said.append(f"Nothing can be said of {leader} against {names(untold, 'b')}: {reason}.")
         else:
             reached = f"{opening} ({wording.value(metric, means[leader])} {metric})"
@@ -122,7 +125,8 @@ def decided(facts: Facts, judgement: Judgement) -> list[str]:
     if others:
         more = [f"and {plural(len(others) - MOST, 'more pair')}"] if len(others) > MOST else []
         said.append(f"Also: {'; '.join(others[:MOST] + more)}.")
-    if not claims and (among.verdict == Verdict.TIE).any():
+    said += plan(open_, judgement, metric)
+    if not claims and (among.verdict == Verdict.UNDECIDED).any():
         n = judgement.ranking.set_index("configuration").n[chosen]
         seeds = f"{n.min()} seeds" if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
         least = float(among.detectable.median())
@@ -142,11 +146,13 @@ def against_baseline(facts: Facts, judgement: Judgement) -> list[str]:
     said = how_tuned(facts, judgement)
     for verdict in (Verdict.BETTER, Verdict.WORSE):
         if found := [pair for pair in pairs if pair["verdict"] == verdict]:
-            verb = "is" if len(found) == 1 else "are"
-            said.append(f"{listed(found, metric, 'a')} {verb} {verdict} in {metric} than the baseline {baseline}.")
-    if tied := [pair for pair in pairs if pair["verdict"] == Verdict.TIE]:
-        verb = "is" if len(tied) == 1 else "are"
-        said.append(f"{names(tied, 'a')} {verb} tied with the baseline {baseline}: {chance(tied, metric)}.")
+            said.append(f"{listed(found, metric, 'a')} {be(found)} {verdict} in {metric} than the baseline {baseline}.")
+    if equal := [pair for pair in pairs if pair["verdict"] == Verdict.EQUIVALENT]:
+        within = wording.difference(metric, judgement.margin, sign=False)
+        said.append(f"{names(equal, 'a')} {be(equal)} equivalent to the baseline {baseline} within {within}.")
+    if open_ := [pair for pair in pairs if pair["verdict"] == Verdict.UNDECIDED]:
+        said.append(f"{names(open_, 'a')} against the baseline {baseline} is undecided: {chance(open_, metric)}.")
+    said += plan(open_, judgement, metric)
     for reason, untold in unsaid(facts, pairs).items():
         said.append(f"Nothing can be said of {names(untold, 'a')} against the baseline {baseline}: {reason}.")
     return said
@@ -170,6 +176,10 @@ def unsaid(facts: Facts, pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
     return {why.format(ahead=ahead): its for (why, ahead), its in found.items()}
 
 
+def be(pairs: Sequence[Pair]) -> str:
+    return "is" if len(pairs) == 1 else "are"
+
+
 def names(pairs: Sequence[Pair], side: str) -> str:
     return joined([pair[side] for pair in pairs[:MOST]], len(pairs) - MOST)
 
@@ -186,16 +196,24 @@ def effect(pair: Pair, metric: str) -> str:
 
 
 def chance(pairs: Sequence[Pair], metric: str) -> str:
-    """What a tie means, and how many seeds would end it."""
+    """What undecided means."""
     gaps = sorted(abs(pair["difference"]) for pair in pairs)
-    sizes = [wording.difference(metric, gap, sign=False) for gap in (gaps[0], gaps[-1])]
-    needed = sorted(pair["seeds_needed"] for pair in pairs)
-    seeds = [f"about {n:.0f}" if math.isfinite(n) else "over 1000" for n in (needed[0], needed[-1])]
+    least, most = (wording.difference(metric, gap, sign=False) for gap in (gaps[0], gaps[-1]))
+    if most == wording.difference(metric, 0, sign=False):
+        return "the means are equal, but so few seeds cannot show that the configurations are"
     if len(pairs) == 1:
-        return f"a difference of {sizes[0]} can be chance, and it would take {seeds[0]} seeds to tell them apart"
-    size = sizes[0] if sizes[0] == sizes[1] else f"{sizes[0].removesuffix(' points')} to {sizes[1]}"
-    needs = seeds[0] if seeds[0] == seeds[1] else f"{seeds[0]} to {seeds[1].removeprefix('about ')}"
-    return f"differences of {size} can be chance, and it would take {needs} seeds to tell"
+        return f"a difference of {most} can be chance"
+    size = most if least == most else f"{least.removesuffix(' points')} to {most}"
+    return f"differences of {size} can be chance"
+
+
+def plan(pairs: Sequence[Pair], judgement: Judgement, metric: str) -> list[str]:
+    """How many seeds would find a difference that matters."""
+    if not pairs:
+        return []
+    low, high = (statistics.middle([pair[end] for pair in pairs]) for end in ("seeds_low", "seeds_high"))
+    size = wording.difference(metric, judgement.gap, sign=False)
+    return [f"To find a difference of {size} takes {wording.seeds(low, high)} seeds each."]
 
 
 def troubles(judgement: Judgement) -> list[str]:

@@ -24,7 +24,8 @@ class Verdict(StrEnum):
 
     BETTER = "better"
     WORSE = "worse"
-    TIE = "tie"
+    EQUIVALENT = "equivalent"  # closer than the margin
+    UNDECIDED = "undecided"  # these seeds show neither a difference nor equivalence
     UNKNOWN = "unknown"  # fewer than three seeds, or the seed has no effect
     WITHHELD = "withheld"  # the runs do not belong together, or more runs of the better one diverged
 
@@ -52,11 +53,13 @@ class Judgement:
             `best_seconds`, `epoch_seconds`, `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
         tuned: of the configurations of each hue (an optimizer), the one that validation chooses. Of one hue: all.
         family: the pairs that are compared.
+        margin: differences of the metric that are smaller than that do not matter.
+        gap: the difference for which seeds are planned.
         differences: one row per pair of the family, `a` ahead of `b` (or `a` against the baseline `b`). `a`, `b`, `n`
             (common seeds), `difference` (a - b), `low`, `high` (hold for the whole family at once; 0 is an open end),
             `improvement` (fraction of seeds at which a is better), `p`, `p_adjusted` (for the family), `p_wilcoxon`,
-            `detectable` (smallest true difference found in 80 % of sweeps of this size), `seeds_needed` (inf: over
-            1000), `verdict` (a `Verdict`).
+            `detectable` (smallest true difference found in 80 % of sweeps of this size), `verdict` (a `Verdict`), and
+            of an undecided pair `seeds_low`, `seeds_high`: so many seeds find a difference of `gap` (inf: over 1000).
         spread_alike: p of the test that the compared configurations spread alike, but for those that are broken.
         targets: one row per configuration and target. `configuration`, `target`, `reached`, `n`, and the median
             `epochs`, `steps`, `seconds` (inf: more than half missed it).
@@ -69,6 +72,8 @@ class Judgement:
     ranking: pd.DataFrame
     tuned: list[str]
     family: Family
+    margin: float
+    gap: float
     differences: pd.DataFrame
     spread_alike: float
     targets: pd.DataFrame
@@ -81,10 +86,11 @@ class Judgement:
     uneven: list[str]
 
 
-def judge(facts: Facts, levels: Sequence[float] = (), every_pair: bool = False) -> Judgement:
+def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (), every_pair: bool = False) -> Judgement:
     """Everything that follows from the facts.
 
     Args:
+        margin, gap: as in `Judgement`.
         levels: the targets, or none to choose them from the data.
         every_pair: compare also the configurations of a grid that were not chosen, and with a baseline also the others.
 
@@ -108,7 +114,7 @@ def judge(facts: Facts, levels: Sequence[float] = (), every_pair: bool = False) 
         family = Family.BASELINE
     if every_pair:
         family = Family.ALL
-    differences = difference_table(blocks[compared], ranking, facts.baseline, family, metric)
+    differences = difference_table(blocks[compared], ranking, facts.baseline, family, margin, gap, metric)
     ranking = in_order(ranking.assign(rank=ranks(ranking, compared, differences, facts.baseline)), metric)
 
     curves = facts.curves
@@ -124,6 +130,8 @@ def judge(facts: Facts, levels: Sequence[float] = (), every_pair: bool = False) 
         ranking=ranking,
         tuned=tuned(ranking, facts.hues, metric),
         family=family,
+        margin=margin,
+        gap=gap,
         differences=differences,
         spread_alike=statistics.spread_alike([samples[name] for name in compared]),
         targets=targets,
@@ -236,12 +244,18 @@ def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[s
 
 
 def difference_table(
-    blocks: pd.DataFrame, ranking: pd.DataFrame, baseline: str | None, family: Family, metric: str
+    blocks: pd.DataFrame,
+    ranking: pd.DataFrame,
+    baseline: str | None,
+    family: Family,
+    margin: float,
+    gap: float,
+    metric: str,
 ) -> pd.DataFrame:
     """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration."""
     names = list(blocks.columns)
     against = names.index(baseline) if baseline is not None and family is Family.BASELINE else None
-    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against)
+    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against, margin=margin, gap=gap)
     table.insert(0, "a", [names[i] for i in table.i])
     table.insert(1, "b", [names[j] for j in table.j])
     alone = ranking.set_index("configuration").n.to_dict()
@@ -255,7 +269,7 @@ def difference_table(
         elif math.isnan(pair.p):
             verdict = Verdict.UNKNOWN
         elif not pair.p_adjusted < statistics.ALPHA:
-            verdict = Verdict.TIE
+            verdict = Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED
         else:
             ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
             verdict = Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE
@@ -263,9 +277,9 @@ def difference_table(
                 verdict = Verdict.WITHHELD  # its mean is that of the runs that survived
         verdicts.append(verdict)
     table["verdict"] = verdicts
-    needed = np.maximum(table.seeds_needed, table.n + 1)
-    table["seeds_needed"] = needed.where(table.verdict == Verdict.TIE)
-    table = table.drop(columns=["i", "j"])
+    for seeds in ("seeds_low", "seeds_high"):
+        table[seeds] = table[seeds].where(table.verdict == Verdict.UNDECIDED)
+    table = table.drop(columns=["i", "j", "equivalent"])
     # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
     wrong = (sign * table.difference < 0) if baseline is None else (table.a == baseline)
     table = turned(table, wrong)

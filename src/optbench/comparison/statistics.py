@@ -54,7 +54,12 @@ def iqm_interval(sample: Sequence[float]) -> tuple[float, float]:
 
 
 def compare_pairs(
-    values: Floats, higher_is_better: bool, baseline: int | None = None, questions: int = 1
+    values: Floats,
+    higher_is_better: bool,
+    baseline: int | None = None,
+    questions: int = 1,
+    margin: float = 0.0,
+    gap: float = 0.0,
 ) -> pd.DataFrame:
     """The pairs of columns of `values`, paired by row: one family, in which at most ALPHA of all sweeps claims falsely.
 
@@ -63,11 +68,14 @@ def compare_pairs(
             result.
         baseline: a column: only its pairs are the family; None: all pairs are.
         questions: how many such families are asked at once, such as the times to several targets.
+        margin: pairs that are closer than that are equivalent.
+        gap: the true difference that a further sweep is planned to find.
 
     Returns:
         one row per pair of columns `i < j`: `i`, `j`, `n`, `difference` (i - j), `low`, `high`, `improvement`, `p`,
-        `p_adjusted`, `p_wilcoxon`, `detectable`, `seeds_needed`, as `Judgement.differences` describes them. A pair with
-        fewer than FEWEST common seeds has no p, and is no part of the family.
+        `p_adjusted`, `equivalent` (bool), `p_wilcoxon`, `detectable`, `seeds_low`, `seeds_high`, as
+        `Judgement.differences` describes them. A pair with fewer than FEWEST common seeds has no p, and is no part of
+        the family.
 
     The error of a difference is the larger of two estimates: the pair's own spread over seeds, and the spread that all
     configurations share, estimated from what configuration and seed together leave over. The second alone has more
@@ -77,6 +85,8 @@ def compare_pairs(
 
     The intervals hold simultaneously (Bonferroni). p is corrected step by step, which sees a little more: where it
     claims a pair whose interval crosses zero, the interval ends at zero. So the three never contradict each other.
+    Equivalence takes two one-sided tests (Schuirmann 1987), each at half of ALPHA as the ends of an interval are, and
+    Holm's steps: where they find it, the interval ends at the margin.
     """
     values = np.where(np.isfinite(values), values, np.nan)
     columns = values.shape[1]
@@ -110,32 +120,37 @@ def compare_pairs(
     size = np.nan_to_num(np.abs(values)).max(0, initial=0)
     error[(error <= ROUNDING * np.maximum(size[i], size[j])) | (n < FEWEST)] = np.nan
     asked = np.full(len(i), True) if baseline is None else (i == baseline) | (j == baseline)
-    i, j, n, difference, error, df, improvement, both = (
-        column[asked] for column in (i, j, n, difference, error, df, improvement, both)
+    i, j, n, difference, own, error, df, improvement, both = (
+        column[asked] for column in (i, j, n, difference, own, error, df, improvement, both)
     )
     p = 2 * stats.t.sf(np.abs(difference) / error, df)
     tests = int(np.isfinite(p).sum())
-    effects = np.abs(difference) / (error * np.sqrt(n))  # in standard deviations of one difference
     alike = int(np.count_nonzero(np.isfinite(values).any(0) & calm))
-    needed = [seeds_needed(effects, count, questions * tests) for count in (alike, 2)] if tests else []
     p_adjusted = np.minimum(questions * (shaffer(p, i, j) if baseline is None else holm(p)), 1)
     half = stats.t.ppf(1 - ALPHA / (2 * questions * tests), df) * error if tests else np.full(len(p), np.nan)
-    low, high = difference - half, difference + half
+    usual = np.where(both, np.sqrt(2) * shared, own)
+    usual[~np.isfinite(p)] = np.nan
+    planned = [seeds_to_find(gap, usual, df, count, questions * tests) for count in (alike, 2)]
     claimed = p_adjusted < ALPHA
+    equivalent = questions * holm(2 * stats.t.sf((margin - np.abs(difference)) / error, df)) < ALPHA
+    least = np.where(claimed & (difference > 0), 0, np.where(equivalent, -margin, -np.inf))
+    most = np.where(claimed & (difference < 0), 0, np.where(equivalent, margin, np.inf))
     return pd.DataFrame(
         {
             "i": i,
             "j": j,
             "n": n.astype(int),
             "difference": difference,
-            "low": np.where(claimed & (difference > 0), np.maximum(low, 0), low),
-            "high": np.where(claimed & (difference < 0), np.minimum(high, 0), high),
+            "low": np.maximum(difference - half, least),
+            "high": np.minimum(difference + half, most),
             "improvement": improvement,
             "p": p,
             "p_adjusted": p_adjusted,
+            "equivalent": equivalent,
             "p_wilcoxon": wilcoxon(values, i, j),
             "detectable": error * noncentrality(df, questions * tests) if tests else np.nan,
-            "seeds_needed": np.where(both, *needed) if tests else np.nan,
+            "seeds_low": np.where(both, planned[0][0], planned[1][0]),
+            "seeds_high": np.where(both, planned[0][1], planned[1][1]),
         }
     )
 
@@ -264,9 +279,28 @@ def noncentrality(df: NDArray[np.int_], tests: int) -> Floats:
     return np.asarray(critical * (1 - 1 / (4 * df)) + stats.norm.ppf(POWER) * np.sqrt(1 + critical**2 / (2 * df)))
 
 
+def seeds_to_find(
+    gap: float, deviation: Floats, df: NDArray[np.int_], configurations: int, tests: int
+) -> tuple[Floats, Floats]:
+    """Seeds per configuration that find a true difference `gap` with POWER: from, to; inf: over 1000.
+
+    A range, because `deviation` (of one difference) is itself estimated from few runs: it is the interval of that
+    deviation (chi-squared) in other units, and holds the true number in about four of five sweeps (docs/comparison.md).
+    """
+    least, most = (deviation * np.sqrt(df / stats.chi2.ppf(q, df)) for q in (0.9, 0.1))
+    return seeds_needed(gap / least, configurations, tests), seeds_needed(gap / most, configurations, tests)
+
+
+def middle(values: Sequence[float]) -> float:
+    """The median, or the one below it: one of the values, also where some are infinite."""
+    return float(np.quantile(values, 0.5, method="lower"))
+
+
 def seeds_needed(effects: Floats, configurations: int, tests: int) -> Floats:
     """Seeds per configuration at which differences of that many standard deviations are found; inf: over 1000."""
-    n = np.arange(2, MOST_SEEDS + 1)
+    if not tests:
+        return np.full(len(effects), np.nan)
+    n = np.arange(FEWEST, MOST_SEEDS + 1)
     findable = noncentrality((configurations - 1) * (n - 1), tests) / np.sqrt(n)  # falls with n
     index = np.searchsorted(-findable, -np.nan_to_num(effects), side="left")
     needed = np.append(n.astype(float), np.inf)[index]

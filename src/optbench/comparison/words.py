@@ -114,9 +114,11 @@ def family(facts: Facts, judgement: Judgement) -> str:
     }[judgement.family]
     more = "" if judgement.family is Family.ALL else " pairs=all compares every pair."
     each = "" if pairs == 1 else " of all of them at once"
+    within = wording.difference(facts.metric, judgement.margin, sign=False)
     return (
         f"Compared: {compared}, paired by seed. Of a hundred such sweeps without any difference, at most five claim "
-        f"one. The 95 % intervals hold the true differences{each}.{more}"
+        f"one. The 95 % intervals hold the true differences{each}. Equivalent: closer than {within} "
+        f"(margin={wording.number(judgement.margin)}).{more}"
     )
 
 

@@ -19,15 +19,17 @@ class Metric:
     Attributes:
         is_fraction: it is between 0 and 1, and a comparison shows it as per cent; any other is shown as it is.
         unit: of a number that is no fraction.
+        margin: a difference below which a comparison calls two results equivalent, unless it is told another.
     """
 
     higher_is_better: bool = True
     is_fraction: bool = True
     unit: str = ""
+    margin: float = 0.005  # half a point
 
 
 METRICS = {
-    "loss": Metric(higher_is_better=False, is_fraction=False, unit="nats"),  # cross-entropy
+    "loss": Metric(higher_is_better=False, is_fraction=False, unit="nats", margin=0.01),  # cross-entropy
     "accuracy": Metric(),
     "top3_accuracy": Metric(),
     "f1": Metric(),  # the mean over classes

@@ -34,10 +34,11 @@ def interval(metric: str, low: float, high: float, digits: int = 2) -> str:
 
 
 def difference_interval(metric: str, low: float, high: float, digits: int = 2) -> str:
-    """`+0.12 to +2.30 points`; a dash where there is none."""
+    """`+0.12 to +2.30 points`; `> 0` for an open end at 0; a dash where there is none."""
     if math.isnan(low) or math.isnan(high):
         return "–"
-    return f"{difference(metric, low, digits).removesuffix(' points')} to {difference(metric, high, digits)}"
+    least = difference(metric, low, digits).removesuffix(" points") if low else "> 0"
+    return f"{least} to {difference(metric, high, digits) if high else '< 0'}"
 
 
 def level(metric: str, x: float, higher_is_better: bool, digits: int | None = 2) -> str:
@@ -60,6 +61,14 @@ def count(x: float) -> str:
     if math.isnan(x):
         return "–"
     return "∞" if math.isinf(x) else f"{x:,.0f}".replace(",", "\u202f")
+
+
+def seeds(low: float, high: float) -> str:
+    """`11 to 33`, `8`, `40 to over 1000`; a dash for none."""
+    if math.isnan(low):
+        return "–"
+    least, most = (count(n) if math.isfinite(n) else "over 1000" for n in (low, high))
+    return least if least == most else f"{least} to {most}"
 
 
 def seconds(x: float) -> str:

@@ -184,7 +184,7 @@ def differences(comparison: Comparison) -> Figure | None:
     axes.set_xlabel(
         f"difference in {shortened(metrics.title(metric))}{unit}\n← {sides[0]}   |   {sides[1]} →", loc="right"
     )
-    kinds = {True: ("difference claimed", INK), False: ("tie, or no claim", "white")}
+    kinds = {True: ("difference claimed", INK), False: ("no difference claimed", "white")}
     handles = [
         Line2D([], [], marker="o", linestyle="", color=INK, markersize=4.5, mfc=fill, label=text)
         for kind, (text, fill) in kinds.items()

@@ -18,7 +18,8 @@ MOST_DIFFERENCES = 60  # rows of the table; statistics.csv has all
 VERDICTS = {
     Verdict.BETTER: "A is better",
     Verdict.WORSE: "A is worse",
-    Verdict.TIE: "tie",
+    Verdict.EQUIVALENT: "equivalent",
+    Verdict.UNDECIDED: "undecided",
     Verdict.UNKNOWN: "cannot be said",
     Verdict.WITHHELD: "withheld",
 }
@@ -105,6 +106,8 @@ def differences_table(facts: Facts, judgement: Judgement, swatches: dict[str, Ma
     if frame.empty:
         return []
     wins = frame["improvement"] * frame["n"]
+    gap = wording.difference(facts.metric, judgement.gap, sign=False)
+    planned = list(zip(frame["seeds_low"], frame["seeds_high"], strict=True))
     return [
         names("A", frame["a"], swatches),
         names("B", frame["b"], swatches),
@@ -126,7 +129,7 @@ def differences_table(facts: Facts, judgement: Judgement, swatches: dict[str, Ma
         *numbers("p", frame["p"], wording.p_value),
         *numbers("p, adjusted", frame["p_adjusted"], wording.p_value),
         *numbers("detectable", frame["detectable"], lambda x: wording.difference(facts.metric, x, sign=False)),
-        *numbers("seeds needed", frame["seeds_needed"], lambda x: "> 1000" if math.isinf(x) else wording.count(x)),
+        Column(f"seeds for {gap}", [Cell(wording.seeds(*ends), ends[0]) for ends in planned]),
     ]
 
 

@@ -81,11 +81,20 @@ def difference_table(facts: Facts, judgement: Judgement, family: str) -> str:
             wording.difference_interval(metric, row.low, row.high),
             wording.p_value(row.p_adjusted),
             row.verdict,
-            "> 1000" if math.isinf(row.seeds_needed) else wording.count(row.seeds_needed),
+            wording.seeds(row.seeds_low, row.seeds_high),
         ]
         for row in pairs.itertuples()
     ]
-    header = ["A", "B", "common seeds", "A − B", "95 % interval", "p (adjusted)", "verdict on A", "seeds needed"]
+    header = [
+        "A",
+        "B",
+        "common seeds",
+        "A − B",
+        "95 % interval",
+        "p (adjusted)",
+        "verdict on A",
+        f"seeds for {wording.difference(metric, judgement.gap, sign=False)}",
+    ]
     of = len(judgement.differences)
     more = f"\n\nThe first {len(pairs)} of {of} pairs; statistics.csv has all." if of > len(pairs) else ""
     return f"{escaped(family)}\n\n{table(header, rows, 'llrrrrlr')}{more}" if rows else ""

@@ -25,6 +25,8 @@ def compare_runs(
     metric: str = "test/accuracy",
     target: float | Sequence[float] | None = None,
     pairs: str | None = None,
+    margin: float | None = None,
+    gap: float | None = None,
     output: str | None = None,
 ) -> Path:
     """Compare finished runs, write `comparison/` and print the answer; returns the folder.
@@ -38,7 +40,7 @@ def compare_runs(
     if pairs not in (None, "all"):
         raise ValueError(f"pairs={pairs} must be all, or null: the pairs that the question is about.")
     comparison = compare(
-        sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs == "all"
+        sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs == "all", margin, gap
     )
     folder = Path(output).expanduser() if output else place(sources)
     tell(comparison)  # first: no full disk takes the answer with it
