@@ -14,7 +14,8 @@ import pytest
 from scipy import stats
 
 from optbench.comparison.analysis import Comparison, compare
-from optbench.comparison.judgement import Family, Verdict, choose_targets
+from optbench.comparison.times import choose_targets
+from optbench.comparison.verdicts import Family, Verdict
 from sweeps import epoch_rows, write_run, write_sweep
 
 ALLOWED = {"trainer.max_epochs": 6}  # whatever a run came to

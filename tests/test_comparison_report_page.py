@@ -18,9 +18,10 @@ from optbench.comparison.analysis import Comparison
 from optbench.comparison.factors import Factors
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
-from optbench.comparison.judgement import Family, Judgement
+from optbench.comparison.judgement import Judgement
 from optbench.comparison.report.page import render
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.verdicts import Family
 from optbench.comparison.words import Words
 from sweeps import changed
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
-from optbench.comparison.judgement import Judgement, Verdict, turned
+from optbench.comparison.judgement import Judgement
+from optbench.comparison.verdicts import Verdict, turned
 from optbench.records import metrics, wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import joined, plural

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import pandas as pd
@@ -12,34 +11,11 @@ from optbench.comparison import fairness, statistics
 from optbench.comparison.facts import Facts, LeftOut
 from optbench.comparison.fairness import Claim
 from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
+from optbench.comparison.times import choose_targets, time_to_targets
+from optbench.comparison.verdicts import Family, Verdict, difference_table
 from optbench.records import metrics
 from optbench.records.record import STATUSES
 from optbench.records.wording import near, some
-
-TARGETS = ["configuration", "target", "reached", "n", "epochs", "steps", "seconds"]
-
-
-class Verdict(StrEnum):
-    """What is claimed of `a` in a pair of configurations."""
-
-    BETTER = "better"
-    WORSE = "worse"
-    EQUIVALENT = "equivalent"  # closer than the margin
-    UNDECIDED = "undecided"  # these seeds show neither a difference nor equivalence
-    UNKNOWN = "unknown"  # fewer than three seeds, or the seed has no effect
-    WITHHELD = "withheld"  # the runs do not belong together, or more runs of the better one diverged
-
-
-class Family(StrEnum):
-    """Which pairs a question is about. Their verdicts share one error, and no other pair has one."""
-
-    ALL = "all pairs"
-    WINNERS = "the tuned configurations among each other"
-    BASELINE = "the others against the baseline"
-
-
-CLAIMED = (Verdict.BETTER, Verdict.WORSE)
-OPPOSITE = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
 
 
 @dataclass(frozen=True)
@@ -238,117 +214,6 @@ def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[s
         return list(results.configuration)
     validation = (metrics.sign(metric) * results.validation).where(results.diverged == 0).fillna(-math.inf)
     return list(results.configuration[sorted(validation.groupby(hue).idxmax())])
-
-
-# differences
-
-
-def difference_table(
-    blocks: pd.DataFrame,
-    ranking: pd.DataFrame,
-    baseline: str | None,
-    family: Family,
-    margin: float,
-    gap: float,
-    metric: str,
-) -> pd.DataFrame:
-    """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration."""
-    names = list(blocks.columns)
-    against = names.index(baseline) if baseline is not None and family is Family.BASELINE else None
-    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against, margin=margin, gap=gap)
-    table.insert(0, "a", [names[i] for i in table.i])
-    table.insert(1, "b", [names[j] for j in table.j])
-    alone = ranking.set_index("configuration").n.to_dict()
-    diverged = ranking.set_index("configuration").diverged.to_dict()
-    verdicts = []
-    sign = metrics.sign(metric)
-    for pair in table.itertuples():
-        both = min(alone[pair.a], alone[pair.b])
-        if pair.n < statistics.FEWEST <= both:
-            verdict = Verdict.WITHHELD  # there are seeds enough, but too few of their runs belong together
-        elif math.isnan(pair.p):
-            verdict = Verdict.UNKNOWN
-        elif not pair.p_adjusted < statistics.ALPHA:
-            verdict = Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED
-        else:
-            ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
-            verdict = Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE
-            if diverged[ahead] > diverged[behind]:
-                verdict = Verdict.WITHHELD  # its mean is that of the runs that survived
-        verdicts.append(verdict)
-    table["verdict"] = verdicts
-    for seeds in ("seeds_low", "seeds_high"):
-        table[seeds] = table[seeds].where(table.verdict == Verdict.UNDECIDED)
-    table = table.drop(columns=["i", "j", "equivalent"])
-    # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
-    wrong = (sign * table.difference < 0) if baseline is None else (table.a == baseline)
-    table = turned(table, wrong)
-    if baseline is not None:
-        first = table.b == baseline
-        rest = table[~first]
-        table = pd.concat([table[first], turned(rest, sign * rest.difference < 0)])
-    return table.reset_index(drop=True)
-
-
-def turned(pairs: pd.DataFrame, which: pd.Series) -> pd.DataFrame:
-    """The same pairs, of which those in `which` are seen from the other side. A claim stays with the better side."""
-    seen = pairs[which]
-    seen = seen.assign(
-        a=seen.b,
-        b=seen.a,
-        difference=-seen.difference,
-        low=-seen.high,
-        high=-seen.low,
-        improvement=1 - seen.improvement,
-        verdict=seen.verdict.replace(OPPOSITE),
-    )
-    return pd.concat([pairs[~which], seen]).sort_index()
-
-
-# targets
-
-
-def choose_targets(curves: pd.DataFrame, validation: str) -> list[float]:
-    """Up to five round values between where the runs begin and the best that any reached."""
-    if validation not in curves or not np.isfinite(curves[validation]).any():
-        return []
-    sign = metrics.sign(validation)
-    values = sign * curves[validation].where(np.isfinite(curves[validation]))
-    begin, end = values.groupby(curves.row).first().min(), values.max()
-    for step in (0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001):
-        # a loss may begin at 1e30, and 0.6 / 0.2 is less than 3
-        below, last = (math.floor(value / step + 1e-9) for value in (max(begin, end - 6 * step), end))
-        rounded = [k * step for k in range(below + 1, last + 1)]
-        if len(rounded) >= 3:
-            return [round(abs(value), 6) for value in rounded[-5:]]
-    return [round(float(abs(end)), 6)]
-
-
-def time_to_targets(
-    curves: pd.DataFrame, frame: pd.DataFrame, validation: str, targets: Sequence[float], order: Sequence[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """When each configuration first reached each target, medians over its runs; and the steps by target and seed."""
-    rows, costs = [], []
-    if validation not in curves:
-        return pd.DataFrame(columns=TARGETS), pd.DataFrame()
-    sign = metrics.sign(validation)
-    everyone = frame.loc[sorted(set(curves.row))]
-    for target in targets:
-        reached = (
-            curves[sign * curves[validation] >= sign * target].groupby("row")[["epoch", "step", "seconds"]].first()
-        )
-        first = reached.reindex(everyone.index)
-        missed = first.epoch.isna()
-        first = first.where(~missed, math.inf)
-        for name in order:
-            mine = first[everyone.configuration == name]
-            if len(mine):
-                epochs, steps, seconds = (float(mine[key].median()) for key in ("epoch", "step", "seconds"))
-                there = int((~missed[mine.index]).sum())
-                rows.append((name, target, there, len(mine), epochs, steps, seconds))
-        cost = first.step.groupby([everyone.seed, everyone.configuration]).mean().unstack()
-        costs.append(cost.reindex(columns=order))
-    return pd.DataFrame(rows, columns=TARGETS), pd.concat(costs) if costs else pd.DataFrame()
 
 
 # what is unfair

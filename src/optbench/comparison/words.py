@@ -7,8 +7,9 @@ from optbench.comparison import statistics
 from optbench.comparison.answer import answer
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import another
-from optbench.comparison.judgement import Family, Judgement, Verdict
+from optbench.comparison.judgement import Judgement
 from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
+from optbench.comparison.verdicts import Family, Verdict
 from optbench.records import wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import plural, some

@@ -18,13 +18,13 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
-from optbench.comparison.judgement import CLAIMED
 from optbench.comparison.report import curves as lines
 from optbench.comparison.report import palette
 from optbench.comparison.report.curves import Curve
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.tables import problems
 from optbench.comparison.sensitivity import Interaction, Sensitivity
+from optbench.comparison.verdicts import CLAIMED
 from optbench.records import metrics, wording
 
 NAMES = ("ranking", "differences", "curves", "curves_by_seconds", "time_to_target", "sensitivity_.+", "interaction")

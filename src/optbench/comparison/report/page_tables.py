@@ -10,7 +10,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from optbench.comparison.facts import Facts
-from optbench.comparison.judgement import Judgement, Verdict
+from optbench.comparison.judgement import Judgement
+from optbench.comparison.verdicts import Verdict
 from optbench.records import wording
 from optbench.records.record import STATUSES
 

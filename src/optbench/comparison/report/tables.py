@@ -9,7 +9,8 @@ from typing import Any
 
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
-from optbench.comparison.judgement import Judgement, Verdict
+from optbench.comparison.judgement import Judgement
+from optbench.comparison.verdicts import Verdict
 from optbench.records import metrics, wording
 from optbench.records.files import write_csv
 

@@ -1,0 +1,94 @@
+"""What is claimed of two configurations, and of which: verdicts, families, and the table of differences."""
+
+import math
+from enum import StrEnum
+
+import pandas as pd
+
+from optbench.comparison import statistics
+from optbench.records import metrics
+
+
+class Verdict(StrEnum):
+    """What is claimed of `a` in a pair of configurations."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUIVALENT = "equivalent"  # closer than the margin
+    UNDECIDED = "undecided"  # these seeds show neither a difference nor equivalence
+    UNKNOWN = "unknown"  # fewer than three seeds, or the seed has no effect
+    WITHHELD = "withheld"  # the runs do not belong together, or more runs of the better one diverged
+
+
+class Family(StrEnum):
+    """Which pairs a question is about. Their verdicts share one error, and no other pair has one."""
+
+    ALL = "all pairs"
+    WINNERS = "the tuned configurations among each other"
+    BASELINE = "the others against the baseline"
+
+
+CLAIMED = (Verdict.BETTER, Verdict.WORSE)
+OPPOSITE = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
+
+
+def difference_table(
+    blocks: pd.DataFrame,
+    ranking: pd.DataFrame,
+    baseline: str | None,
+    family: Family,
+    margin: float,
+    gap: float,
+    metric: str,
+) -> pd.DataFrame:
+    """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration."""
+    names = list(blocks.columns)
+    against = names.index(baseline) if baseline is not None and family is Family.BASELINE else None
+    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against, margin=margin, gap=gap)
+    table.insert(0, "a", [names[i] for i in table.i])
+    table.insert(1, "b", [names[j] for j in table.j])
+    alone = ranking.set_index("configuration").n.to_dict()
+    diverged = ranking.set_index("configuration").diverged.to_dict()
+    verdicts = []
+    sign = metrics.sign(metric)
+    for pair in table.itertuples():
+        both = min(alone[pair.a], alone[pair.b])
+        if pair.n < statistics.FEWEST <= both:
+            verdict = Verdict.WITHHELD  # there are seeds enough, but too few of their runs belong together
+        elif math.isnan(pair.p):
+            verdict = Verdict.UNKNOWN
+        elif not pair.p_adjusted < statistics.ALPHA:
+            verdict = Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED
+        else:
+            ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
+            verdict = Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE
+            if diverged[ahead] > diverged[behind]:
+                verdict = Verdict.WITHHELD  # its mean is that of the runs that survived
+        verdicts.append(verdict)
+    table["verdict"] = verdicts
+    for seeds in ("seeds_low", "seeds_high"):
+        table[seeds] = table[seeds].where(table.verdict == Verdict.UNDECIDED)
+    table = table.drop(columns=["i", "j", "equivalent"])
+    # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
+    wrong = (sign * table.difference < 0) if baseline is None else (table.a == baseline)
+    table = turned(table, wrong)
+    if baseline is not None:
+        first = table.b == baseline
+        rest = table[~first]
+        table = pd.concat([table[first], turned(rest, sign * rest.difference < 0)])
+    return table.reset_index(drop=True)
+
+
+def turned(pairs: pd.DataFrame, which: pd.Series) -> pd.DataFrame:
+    """The same pairs, of which those in `which` are seen from the other side. A claim stays with the better side."""
+    seen = pairs[which]
+    seen = seen.assign(
+        a=seen.b,
+        b=seen.a,
+        difference=-seen.difference,
+        low=-seen.high,
+        high=-seen.low,
+        improvement=1 - seen.improvement,
+        verdict=seen.verdict.replace(OPPOSITE),
+    )
+    return pd.concat([pairs[~which], seen]).sort_index()
