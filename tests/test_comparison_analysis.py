@@ -511,7 +511,8 @@ def test_a_survivor_is_not_claimed_to_be_better(tmp_path: Path) -> None:
     write_run(tmp_path / "blown", "adam", 4, status="diverged", epochs=2, config=ALLOWED)
     write_run(tmp_path / "fine", "sgd", 4, 0.5, config=ALLOWED)
     row = compare([str(tmp_path)]).judgement.differences.iloc[0]
-    assert (row.a, row.n, row.verdict) == ("adam", 4, "withheld") and row.p_adjusted < 0.001
+    assert (row.a, row.n, row.verdict) == ("adam", 4, "withheld") and row.difference > 0.09
+    assert np.isnan([row.p, row.p_adjusted, row.low, row.high]).all()  # no number says what the verdict does not
     write_run(tmp_path / "fine", "sgd", 4, status="diverged", epochs=2, config=ALLOWED)
     assert compare([str(tmp_path)]).judgement.differences.verdict[0] == "better"
 

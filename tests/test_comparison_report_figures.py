@@ -152,6 +152,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         differences=differences,
         spread_alike=math.nan,
         targets=targets,
+        time_unit="steps",
         profile=profile,
         sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],
         interaction=Interaction(

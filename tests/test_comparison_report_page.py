@@ -157,6 +157,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         differences=differences,
         spread_alike=nan,
         targets=targets,
+        time_unit="steps",
         profile=profile,
         sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],
         interaction=Interaction(

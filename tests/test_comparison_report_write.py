@@ -13,6 +13,7 @@ import pytest
 
 from conftest import PROJECT, Result
 from optbench import run as run_module
+from optbench.comparison.report.write import compare_runs
 from sweeps import write_run, write_sweep
 
 FILES = ["report.html", "report.md", "statistics.csv", "summary.csv", "table.tex"]
@@ -104,6 +105,15 @@ def test_several_sweeps_go_to_a_folder_of_their_own(command, sweep, tmp_path):
     assert "adamw" in result.out
 
 
+def test_another_question_does_not_replace_the_sweeps_own_report(sweep, monkeypatch, tmp_path):
+    """adam and sgd at two rates, compared by the optimizer alone: not what the sweep varied."""
+    monkeypatch.setattr("optbench.comparison.report.write.PROJECT", tmp_path)
+    for name in ("adam", "sgd"):
+        write_run(sweep / f"x-{name}", name, overrides=["optimizer.lr=0.5"], config={"optimizer.lr": 0.5})
+    assert compare_runs(str(sweep)) == sweep / "comparison"
+    assert compare_runs(str(sweep), by="optimizer").parent == tmp_path / "logs" / "comparison"
+
+
 def test_a_glob_and_a_running_sweep(command, sweep):
     write_run(sweep / "9_optimizer=adamw,seed=0", "adamw", status="running", epochs=2)
     result = command("compare", f"runs={sweep}/*", f"output={sweep}/out")
@@ -122,6 +132,9 @@ def test_a_glob_and_a_running_sweep(command, sweep):
         (["runs={sweep}", "by=optimiser"], "by=optimiser is no key of these runs; did you mean optimizer?"),
         (["runs={sweep}", "by=seed"], "by=seed: seeds are the samples"),
         (["runs={sweep}", "baseline=adm"], "baseline=adm is no configuration here; did you mean adam? There are:"),
+        (["runs={sweep}", "baseline=sgd lr=0.01"], "needs quotes of its own, inside those of the shell: "),
+        (["runs={sweep}", "pairs=some"], "pairs=some must be all, or null: the pairs that the question is about."),
+        (["runs={sweep}", "margin=5"], "margin=5 must be a fraction between 0 and 1, such as 0.005 for half a point"),
         (["runs={sweep}", "target=50"], "target=50 must be a fraction between 0 and 1, for example target=0.5"),
         (["runs={sweep}", "target=high"], "target=high must be a fraction between 0 and 1"),
         (["runs={sweep}", "metrc=test/loss"], "metrc is not a key of the configuration; did you mean metric?"),

@@ -153,6 +153,12 @@ def explain_override(error: HydraException) -> str:
         known = error.options or sorted(file.stem for file in (PROJECT / "configs" / group).glob("*.yaml"))
         return f"{group}={name} is not known{near(name, known)} The choices of {group} are: {', '.join(known)}."
     if isinstance(error, OverrideParseException):
+        key, equals, value = str(error.override).partition("=")
+        if equals and "=" in value and not re.search(r"[\[\]{}()'\"]", value):  # a configuration's name
+            return (
+                f"{error.override} cannot be read: a value with = needs quotes of its own, inside those of the shell: "
+                f"\"{key}='{value}'\"."
+            )
         return (
             f"{error.override} cannot be read. An argument is key=value without spaces around =; quote one with "
             "spaces or brackets as a whole, for example 'model.layers=[512 relu dropout, 256 relu]'."

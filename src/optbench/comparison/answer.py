@@ -1,7 +1,6 @@
 """The answer in plain words: who is ahead, by how much, how sure that is, and what these seeds cannot tell."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Any
 
 from optbench.comparison import statistics
@@ -14,14 +13,6 @@ from optbench.records.wording import joined, plural
 
 MOST = 4  # configurations named in one sentence
 Pair = dict[str, Any]  # a row of `Judgement.differences`
-
-
-class Silence(StrEnum):
-    """Why nothing is said of a pair, not even that it is undecided; the value completes a sentence."""
-
-    UNPAIRED = "fewer than three of their runs share a seed and a version of the code"
-    CONSTANT = "their difference is the same at every seed, so chance cannot be judged"
-    DIVERGED = "{ahead} looks better, but more of its runs diverged"
 
 
 def answer(facts: Facts, judgement: Judgement) -> list[str]:
@@ -116,7 +107,7 @@ def decided(facts: Facts, judgement: Judgement) -> list[str]:
     if open_:
         first = "Against" if beaten or equal else f"{opening}, but against"
         said.append(f"{first} {names(open_, 'b')} it is undecided: {chance(open_, metric)}.")
-    for reason, untold in unsaid(facts, mine).items():
+    for reason, untold in unsaid(mine).items():
         if beaten or equal or open_:
             said.append(f"Nothing can be said of {leader} against {names(untold, 'b')}: {reason}.")
         else:
@@ -154,27 +145,18 @@ def against_baseline(facts: Facts, judgement: Judgement) -> list[str]:
     if open_ := [pair for pair in pairs if pair["verdict"] == Verdict.UNDECIDED]:
         said.append(f"{names(open_, 'a')} against the baseline {baseline} is undecided: {chance(open_, metric)}.")
     said += plan(open_, judgement, metric)
-    for reason, untold in unsaid(facts, pairs).items():
+    for reason, untold in unsaid(pairs).items():
         said.append(f"Nothing can be said of {names(untold, 'a')} against the baseline {baseline}: {reason}.")
     return said
 
 
-def unsaid(facts: Facts, pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
-    """The words for why nothing is claimed -> the pairs of which that is so."""
-    found: dict[tuple[Silence, str], list[Pair]] = {}
+def unsaid(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
+    """Why nothing is said -> the pairs of which that is so."""
+    found: dict[str, list[Pair]] = {}
     for pair in pairs:
-        if pair["verdict"] not in (Verdict.UNKNOWN, Verdict.WITHHELD):
-            continue
-        ahead = ""
-        if pair["n"] < statistics.FEWEST:
-            why = Silence.UNPAIRED
-        elif pair["verdict"] == Verdict.UNKNOWN:
-            why = Silence.CONSTANT
-        else:
-            why = Silence.DIVERGED
-            ahead = pair["a"] if (pair["difference"] > 0) == facts.higher_is_better else pair["b"]
-        found.setdefault((why, ahead), []).append(pair)
-    return {why.format(ahead=ahead): its for (why, ahead), its in found.items()}
+        if pair["reason"]:
+            found.setdefault(pair["reason"], []).append(pair)
+    return found
 
 
 def be(pairs: Sequence[Pair]) -> str:

@@ -79,6 +79,13 @@ def unfair(ledger: Sequence[Claim], by: Sequence[str]) -> list[Claim]:
     ]
 
 
+def budgets(runs: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str, frozenset[str]]:
+    """How many epochs the runs that count of each configuration were allowed."""
+    used = runs[runs.used]
+    allowed = pd.Series([str(setting(records[row].config, "trainer.max_epochs")) for row in used.index], used.index)
+    return {str(name): frozenset(its) for name, its in allowed.groupby(used.configuration)}
+
+
 class MeasuredOn(StrEnum):
     """What of the data can differ between two runs; the value is its name."""
 

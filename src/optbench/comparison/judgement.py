@@ -34,12 +34,14 @@ class Judgement:
         differences: one row per pair of the family, `a` ahead of `b` (or `a` against the baseline `b`). `a`, `b`, `n`
             (common seeds), `difference` (a - b), `low`, `high` (hold for the whole family at once; 0 is an open end),
             `improvement` (fraction of seeds at which a is better), `p`, `p_adjusted` (for the family), `p_wilcoxon`,
-            `detectable` (smallest true difference found in 80 % of sweeps of this size), `verdict` (a `Verdict`), and
-            of an undecided pair `seeds_low`, `seeds_high`: so many seeds find a difference of `gap` (inf: over 1000).
+            `detectable` (smallest true difference found in 80 % of sweeps of this size), `verdict` (a `Verdict`),
+            `reason` (why it is withheld or unknown, '' otherwise), and of an undecided pair `seeds_low`, `seeds_high`:
+            so many seeds find a difference of `gap` (inf: over 1000).
         spread_alike: p of the test that the compared configurations spread alike, but for those that are broken.
         targets: one row per configuration and target. `configuration`, `target`, `reached`, `n`, and the median
             `epochs`, `steps`, `seconds` (inf: more than half missed it).
-        profile: the performance profile's steps. `configuration`, `ratio` (>= 1), `fraction` (0 to 1).
+        time_unit: in which times are compared: `steps`, or `epochs` where batches differ in size.
+        profile: the performance profile's corners. `configuration`, `ratio` (>= 1), `fraction` (0 to 1).
         ledger: what was equal between the runs; `unequal`: those claims that make this comparison unfair.
         code_versions: how many versions of the code the runs that count come from.
         uneven: keys of `Facts.averaged` that do not have the same values in every configuration.
@@ -53,6 +55,7 @@ class Judgement:
     differences: pd.DataFrame
     spread_alike: float
     targets: pd.DataFrame
+    time_unit: str
     profile: pd.DataFrame
     sensitivities: list[Sensitivity]
     interaction: Interaction | None
@@ -82,6 +85,10 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
             f"baseline={facts.baseline} is no configuration here{near(facts.baseline, order)} "
             f"There are: {some(order, 12)}."
         )
+    ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
+    unequal = fairness.unfair(ledger, facts.by)
+    unfair_budgets = any(claim.item is fairness.Item.MAX_EPOCHS for claim in unequal)
+    budgets = fairness.budgets(frame, facts.records) if unfair_budgets else {}
     chosen = tuned(ranking, facts.hues, metric)
     grid = len(chosen) < (ranking.n > 0).sum()
     compared = order if every_pair or not grid else [name for name in order if name in (*chosen, facts.baseline)]
@@ -90,18 +97,20 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         family = Family.BASELINE
     if every_pair:
         family = Family.ALL
-    differences = difference_table(blocks[compared], ranking, facts.baseline, family, margin, gap, metric)
+    differences = difference_table(blocks[compared], ranking, facts.baseline, family, margin, gap, metric, budgets)
     ranking = in_order(ranking.assign(rank=ranks(ranking, compared, differences, facts.baseline)), metric)
 
     curves = facts.curves
+    # a step of a larger batch sees more images
+    same_batches = any(claim.item is fairness.Item.BATCH_SIZE and claim.equal is not False for claim in ledger)
+    unit = "steps" if same_batches or not ledger else "epochs"
     levels = list(levels) or choose_targets(curves[curves.row.map(frame.used).astype(bool)], validation)
-    targets, costs = time_to_targets(curves, frame, validation, levels, order)
+    targets, costs = time_to_targets(curves, frame, validation, levels, order, unit)
     if facts.times_withheld:
         targets["seconds"] = math.nan
 
     groups, varying = facts.factors.groups, facts.factors.varying
     varied = {key: varying[key] for key in dict.fromkeys([*facts.by, *facts.averaged])}
-    ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
     return Judgement(
         ranking=ranking,
         tuned=tuned(ranking, facts.hues, metric),
@@ -111,11 +120,12 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         differences=differences,
         spread_alike=statistics.spread_alike([samples[name] for name in compared]),
         targets=targets,
+        time_unit=unit,
         profile=statistics.performance_profile(costs),
         sensitivities=[found for key in varied if (found := sensitivity(key, varied, groups, frame, metric))],
         interaction=interaction(varied, groups, frame, metric),
         ledger=ledger,
-        unequal=fairness.unfair(ledger, facts.by),
+        unequal=unequal,
         code_versions=blocks.index.get_level_values("code").nunique() if len(blocks) else 0,
         uneven=uneven(facts),
     )

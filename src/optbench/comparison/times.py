@@ -8,6 +8,7 @@ import pandas as pd
 
 from optbench.records import metrics
 
+COLUMNS = {"epochs": "epoch", "steps": "step", "seconds": "seconds"}  # of the curves
 TARGETS = ["configuration", "target", "reached", "n", "epochs", "steps", "seconds"]
 
 
@@ -28,9 +29,14 @@ def choose_targets(curves: pd.DataFrame, validation: str) -> list[float]:
 
 
 def time_to_targets(
-    curves: pd.DataFrame, frame: pd.DataFrame, validation: str, targets: Sequence[float], order: Sequence[str]
+    curves: pd.DataFrame,
+    frame: pd.DataFrame,
+    validation: str,
+    targets: Sequence[float],
+    order: Sequence[str],
+    unit: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """When each configuration first reached each target, medians over its runs; and the steps by target and seed."""
+    """When each configuration first reached each target, medians over its runs; and each such time, in `unit`."""
     rows, costs = [], []
     if validation not in curves:
         return pd.DataFrame(columns=TARGETS), pd.DataFrame()
@@ -49,6 +55,6 @@ def time_to_targets(
                 epochs, steps, seconds = (float(mine[key].median()) for key in ("epoch", "step", "seconds"))
                 there = int((~missed[mine.index]).sum())
                 rows.append((name, target, there, len(mine), epochs, steps, seconds))
-        cost = first.step.groupby([everyone.seed, everyone.configuration]).mean().unstack()
+        cost = first[COLUMNS[unit]].groupby([everyone.seed, everyone.configuration]).mean().unstack()
         costs.append(cost.reindex(columns=order))
     return pd.DataFrame(rows, columns=TARGETS), pd.concat(costs) if costs else pd.DataFrame()

@@ -1,6 +1,7 @@
 """What is claimed of two configurations, and of which: verdicts, families, and the table of differences."""
 
 import math
+from collections.abc import Hashable, Mapping
 from enum import StrEnum
 
 import pandas as pd
@@ -17,7 +18,16 @@ class Verdict(StrEnum):
     EQUIVALENT = "equivalent"  # closer than the margin
     UNDECIDED = "undecided"  # these seeds show neither a difference nor equivalence
     UNKNOWN = "unknown"  # fewer than three seeds, or the seed has no effect
-    WITHHELD = "withheld"  # the runs do not belong together, or more runs of the better one diverged
+    WITHHELD = "withheld"  # the runs do not belong together, or one had an advantage: the reason is a `Silence`
+
+
+class Silence(StrEnum):
+    """Why nothing is said of a pair, not even that it is undecided; the value completes a sentence."""
+
+    UNPAIRED = "fewer than three of their runs share a seed and a version of the code"
+    CONSTANT = "their difference is the same at every seed, so chance cannot be judged"
+    DIVERGED = "{ahead} looks better, but more of its runs diverged"
+    BUDGETS = "their runs were allowed different numbers of epochs"
 
 
 class Family(StrEnum):
@@ -28,6 +38,7 @@ class Family(StrEnum):
     BASELINE = "the others against the baseline"
 
 
+SURE = ("low", "high", "p", "p_adjusted", "p_wilcoxon", "detectable")
 CLAIMED = (Verdict.BETTER, Verdict.WORSE)
 OPPOSITE = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
 
@@ -40,8 +51,14 @@ def difference_table(
     margin: float,
     gap: float,
     metric: str,
+    budgets: Mapping[str, Hashable],
 ) -> pd.DataFrame:
-    """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration."""
+    """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration.
+
+    Args:
+        blocks: as `statistics.compare_pairs` takes them.
+        budgets: nothing is claimed of two configurations with different ones; none where they are not to blame.
+    """
     names = list(blocks.columns)
     against = names.index(baseline) if baseline is not None and family is Family.BASELINE else None
     table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against, margin=margin, gap=gap)
@@ -49,23 +66,29 @@ def difference_table(
     table.insert(1, "b", [names[j] for j in table.j])
     alone = ranking.set_index("configuration").n.to_dict()
     diverged = ranking.set_index("configuration").diverged.to_dict()
-    verdicts = []
+    verdicts, reasons = [], []
     sign = metrics.sign(metric)
     for pair in table.itertuples():
         both = min(alone[pair.a], alone[pair.b])
-        if pair.n < statistics.FEWEST <= both:
-            verdict = Verdict.WITHHELD  # there are seeds enough, but too few of their runs belong together
+        ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
+        why = ""
+        if pair.n < statistics.FEWEST:
+            why = Silence.UNPAIRED
+            verdict = Verdict.WITHHELD if both >= statistics.FEWEST else Verdict.UNKNOWN
         elif math.isnan(pair.p):
-            verdict = Verdict.UNKNOWN
+            verdict, why = Verdict.UNKNOWN, Silence.CONSTANT
+        elif budgets.get(pair.a) != budgets.get(pair.b):
+            verdict, why = Verdict.WITHHELD, Silence.BUDGETS
         elif not pair.p_adjusted < statistics.ALPHA:
             verdict = Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED
+        elif diverged[ahead] > diverged[behind]:  # its mean is that of the runs that survived
+            verdict, why = Verdict.WITHHELD, Silence.DIVERGED.format(ahead=ahead)
         else:
-            ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
-            verdict = Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE
-            if diverged[ahead] > diverged[behind]:
-                verdict = Verdict.WITHHELD  # its mean is that of the runs that survived
+            verdict = Verdict.BETTER if ahead == pair.a else Verdict.WORSE
         verdicts.append(verdict)
-    table["verdict"] = verdicts
+        reasons.append(str(why))
+    table["verdict"], table["reason"] = verdicts, reasons
+    table.loc[table.verdict == Verdict.WITHHELD, list(SURE)] = math.nan  # no number may say what the verdict does not
     for seeds in ("seeds_low", "seeds_high"):
         table[seeds] = table[seeds].where(table.verdict == Verdict.UNDECIDED)
     table = table.drop(columns=["i", "j", "equivalent"])

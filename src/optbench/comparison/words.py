@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from optbench.comparison import statistics
 from optbench.comparison.answer import answer
 from optbench.comparison.facts import Facts
-from optbench.comparison.fairness import another
+from optbench.comparison.fairness import Item, another
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
 from optbench.comparison.verdicts import Family, Verdict
@@ -14,6 +14,8 @@ from optbench.records import wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import plural, some
 
+PARTS = {"train": "training", "val": "validation", "test": "test"}
+MAY_BE_DUE = "What is claimed here may be due to that."
 UNLIKE = 0.01  # p of the test of equal spreads, below which the report warns
 
 
@@ -69,7 +71,7 @@ def violations(facts: Facts, judgement: Judgement) -> list[str]:
         verbs = ("was", "is") if len(names) == 1 else ("were", "are")
         found.append(
             f"{plural(len(names), 'run')} {verbs[0]} measured on {another(what)} and {verbs[1]} left out of every "
-            f"figure: {some(names, 4)}."
+            f"figure: {some(names, 4)}. {kept(facts)}"
         )
     if judgement.code_versions > 1:
         pairs = judgement.differences
@@ -81,7 +83,8 @@ def violations(facts: Facts, judgement: Judgement) -> list[str]:
             f"version are paired{lost if len(apart) else ''}."
         )
     found += [
-        f"{claim.item}: not equal ({claim.text}). What is claimed here may be due to that."
+        f"{claim.item}: not equal ({claim.text}). "
+        + ("No claim is made across them." if claim.item is Item.MAX_EPOCHS else MAY_BE_DUE)
         for claim in judgement.unequal
     ]
     if judgement.spread_alike < UNLIKE:
@@ -101,6 +104,17 @@ def violations(facts: Facts, judgement: Judgement) -> list[str]:
             "are averages."
         )
     return found
+
+
+def kept(facts: Facts) -> str:
+    """Which images the figures are about, where some runs had others."""
+    used = facts.runs.index[facts.runs.used]
+    if not len(used):
+        return "No other run has a result."
+    record = facts.records[used[0]]
+    sizes = [f"{record.images[part]} {name}" for part, name in PARTS.items() if part in record.images]
+    images = f"{wording.joined(sizes)} images" if sizes else f"data {record.hashes.get('data', '')[:11]}"
+    return f"The figures are of the {plural(len(used), 'run')} on {images}, which is what most runs had."
 
 
 def family(facts: Facts, judgement: Judgement) -> str:

@@ -246,6 +246,7 @@ def curves(comparison: Comparison, every: Mapping[str, Curve], against: str) -> 
 
 def time_to_target(comparison: Comparison) -> Figure | None:
     """Performance profile: the fraction of targets that are reached within so many times the fewest steps."""
+    unit = comparison.judgement.time_unit
     profile, styles = comparison.judgement.profile, palette.styles(comparison.facts)
     names, note = lines.shown(comparison)
     names = [name for name in names if (profile["configuration"] == name).any()]
@@ -262,7 +263,7 @@ def time_to_target(comparison: Comparison) -> Figure | None:
     axes.set(xlim=(1, right), ylim=(0, 102))
     if log:
         set_log(axes, "x")
-    axes.set(xlabel="steps to a target, as a multiple of the fewest", ylabel="fraction of targets reached (%)")
+    axes.set(xlabel=f"{unit} to a target, as a multiple of the fewest", ylabel="fraction of targets reached (%)")
     axes.grid()
     height = legend_below(figure, SINGLE, {name: Line2D([], [], **look(styles[name])) for name in names}, note)
     figure.set_size_inches(SINGLE, 2.1 + height)

@@ -114,7 +114,7 @@ def profile_figure(judgement: Judgement, styles: dict[str, Style]) -> dict[str, 
             }
         )
     layout = {
-        "xaxis": {"type": "log" if log else "linear", "title": {"text": "times the fewest steps"}},
+        "xaxis": {"type": "log" if log else "linear", "title": {"text": f"times the fewest {judgement.time_unit}"}},
         "yaxis": {"title": {"text": "targets reached"}, "tickformat": "~%", "range": [-0.02, 1.04]},
     }
     return {"data": traces, "layout": layout}

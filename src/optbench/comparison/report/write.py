@@ -42,7 +42,8 @@ def compare_runs(
     comparison = compare(
         sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs == "all", margin, gap
     )
-    folder = Path(output).expanduser() if output else place(sources)
+    another = set(comparison.facts.by) != set(comparison.facts.factors.independent)
+    folder = Path(output).expanduser() if output else place(sources, another)
     tell(comparison)  # first: no full disk takes the answer with it
     try:
         write(comparison, folder)
@@ -74,10 +75,13 @@ def check_targets(target: float | Sequence[float] | None, metric: str) -> list[f
     return sorted(targets)
 
 
-def place(sources: Sequence[str]) -> Path:
-    """A sweep's own folder; a new one below logs/comparison/ where runs come from several places."""
+def place(sources: Sequence[str], another: bool) -> Path:
+    """A sweep's own folder; a new one below logs/comparison/ where runs come from several places.
+
+    Also where something else is compared than the sweep varied: its own comparison must not be lost.
+    """
     first = Path(sources[0]).expanduser()
-    if len(sources) == 1 and first.is_dir() and not (first / "summary.json").exists():
+    if not another and len(sources) == 1 and first.is_dir() and not (first / "summary.json").exists():
         return first / FOLDER
     return PROJECT / "logs" / FOLDER / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{token_hex(3)}"
 
