@@ -18,6 +18,7 @@ from optbench.comparison.fairness import Claim, Item
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.report import figures, palette
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.times import TIMES
 from optbench.comparison.verdicts import Family
 from optbench.comparison.words import Words
 from sweeps import changed
@@ -152,6 +153,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         differences=differences,
         spread_alike=math.nan,
         targets=targets,
+        times=pd.DataFrame(columns=TIMES),
         time_unit="steps",
         profile=profile,
         sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],

@@ -21,6 +21,7 @@ from optbench.comparison.fairness import Claim, Item
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.report.page import render
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.times import TIMES
 from optbench.comparison.verdicts import Family
 from optbench.comparison.words import Words
 from sweeps import changed
@@ -157,6 +158,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         differences=differences,
         spread_alike=nan,
         targets=targets,
+        times=pd.DataFrame(columns=TIMES),
         time_unit="steps",
         profile=profile,
         sensitivities=[Sensitivity("optimizer.lr", True, points, optima)],

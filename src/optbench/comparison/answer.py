@@ -6,7 +6,7 @@ from typing import Any
 from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
-from optbench.comparison.verdicts import Verdict, turned
+from optbench.comparison.verdicts import CLAIMED, Verdict, turned
 from optbench.records import metrics, wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import joined, plural
@@ -33,6 +33,7 @@ def answer(facts: Facts, judgement: Judgement) -> list[str]:
         said += against_baseline(facts, judgement)
     else:
         said += decided(facts, judgement)
+    said += fast(facts, judgement)
     said += troubles(judgement)
     if edges := [
         f"{s.factor} for {joined(s.edges[:MOST], len(s.edges) - MOST)}" if any(s.edges) else s.factor
@@ -197,6 +198,26 @@ def plan(pairs: Sequence[Pair], judgement: Judgement, metric: str) -> list[str]:
     low, high = (statistics.middle([pair[end] for pair in pairs]) for end in ("seeds_low", "seeds_high"))
     size = wording.difference(metric, judgement.gap, sign=False)
     return [f"To find a difference of {size} takes {wording.seeds(low, high)} seeds each."]
+
+
+def fast(facts: Facts, judgement: Judgement) -> list[str]:
+    """How much less time the fastest needs to the hardest target at which anything is claimed."""
+    times = judgement.times
+    claims = times[(times.unit == judgement.time_unit) & times.verdict.isin(CLAIMED)]
+    if claims.empty:
+        return []
+    claims = claims[claims.target == claims.target.iloc[0]]
+    leader = claims.a.value_counts(sort=True).index[0] if facts.baseline is None else None
+    pairs = claims[claims.a == leader] if leader else claims
+    level = wording.level(facts.validation, pairs.target.iloc[0], facts.higher_is_better, digits=None)
+    within = " within the budget" if pairs.censored.any() else ""
+    parts = [
+        f"{pair.a} needs {wording.ratio(pair.ratio)} × the {pair.unit} of {pair.b}{within} "
+        f"({wording.ratio_interval(pair.low, pair.high)})"
+        for pair in pairs.head(MOST).itertuples()
+    ]
+    parts = [part.removeprefix(f"{leader} needs ") if k else part for k, part in enumerate(parts)]
+    return [f"To {facts.validation} {level}, {joined(parts, len(pairs) - MOST)}."]
 
 
 def troubles(judgement: Judgement) -> list[str]:

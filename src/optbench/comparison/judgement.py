@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from optbench.comparison import fairness, statistics
+from optbench.comparison import fairness, statistics, times
 from optbench.comparison.facts import Facts, LeftOut
 from optbench.comparison.fairness import Claim
 from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
-from optbench.comparison.times import choose_targets, time_to_targets
+from optbench.comparison.times import choose_targets
 from optbench.comparison.verdicts import Family, Verdict, difference_table
 from optbench.records import metrics
 from optbench.records.record import STATUSES
@@ -40,6 +40,10 @@ class Judgement:
         spread_alike: p of the test that the compared configurations spread alike, but for those that are broken.
         targets: one row per configuration and target. `configuration`, `target`, `reached`, `n`, and the median
             `epochs`, `steps`, `seconds` (inf: more than half missed it).
+        times: one row per target, unit (`time_unit`, and `seconds` on equal machines) and pair of the family, the
+            hardest target first. `target`, `unit`, `a`, `b`, `n` (common seeds), `ratio` (of the times, a / b), `low`,
+            `high` (hold for all pairs and targets at once; 1 is an open end), `p_adjusted`, `censored` (a run of either
+            never reached it: the ratio is within the budget), `verdict` (better: a is faster).
         time_unit: in which times are compared: `steps`, or `epochs` where batches differ in size.
         profile: the performance profile's corners. `configuration`, `ratio` (>= 1), `fraction` (0 to 1).
         ledger: what was equal between the runs; `unequal`: those claims that make this comparison unfair.
@@ -55,6 +59,7 @@ class Judgement:
     differences: pd.DataFrame
     spread_alike: float
     targets: pd.DataFrame
+    times: pd.DataFrame
     time_unit: str
     profile: pd.DataFrame
     sensitivities: list[Sensitivity]
@@ -105,7 +110,15 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     same_batches = any(claim.item is fairness.Item.BATCH_SIZE and claim.equal is not False for claim in ledger)
     unit = "steps" if same_batches or not ledger else "epochs"
     levels = list(levels) or choose_targets(curves[curves.row.map(frame.used).astype(bool)], validation)
-    targets, costs = time_to_targets(curves, frame, validation, levels, order, unit)
+    reached = times.reach_targets(curves, validation, levels)
+    targets = times.median_times(reached, frame.configuration, order)
+    seconds = [] if facts.times_withheld else ["seconds"]
+    blocks_of = pd.Series(
+        [f"{record.seed} {fairness.version_of_code(record)}" for record in facts.records], frame.index, dtype=object
+    )
+    faster = times.compare_times(
+        reached, frame, blocks_of, curves, compared, facts.baseline, family, [unit, *seconds], budgets
+    )
     if facts.times_withheld:
         targets["seconds"] = math.nan
 
@@ -120,8 +133,9 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         differences=differences,
         spread_alike=statistics.spread_alike([samples[name] for name in compared]),
         targets=targets,
+        times=faster,
         time_unit=unit,
-        profile=statistics.performance_profile(costs),
+        profile=statistics.performance_profile(times.costs(reached, frame, order, unit)),
         sensitivities=[found for key in varied if (found := sensitivity(key, varied, groups, frame, metric))],
         interaction=interaction(varied, groups, frame, metric),
         ledger=ledger,

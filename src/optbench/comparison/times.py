@@ -1,14 +1,17 @@
 """How fast: when a configuration reaches a target on validation."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from optbench.comparison import statistics
+from optbench.comparison.verdicts import SURE, Family, Verdict, seen_from
 from optbench.records import metrics
 
 COLUMNS = {"epochs": "epoch", "steps": "step", "seconds": "seconds"}  # of the curves
+TIMES = ["target", "unit", "a", "b", "n", "ratio", "low", "high", "p_adjusted", "censored", "verdict"]
 TARGETS = ["configuration", "target", "reached", "n", "epochs", "steps", "seconds"]
 
 
@@ -28,33 +31,93 @@ def choose_targets(curves: pd.DataFrame, validation: str) -> list[float]:
     return [round(float(abs(end)), 6)]
 
 
-def time_to_targets(
-    curves: pd.DataFrame,
-    frame: pd.DataFrame,
-    validation: str,
-    targets: Sequence[float],
-    order: Sequence[str],
-    unit: str,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """When each configuration first reached each target, medians over its runs; and each such time, in `unit`."""
-    rows, costs = [], []
+def reach_targets(curves: pd.DataFrame, validation: str, targets: Sequence[float]) -> dict[float, pd.DataFrame]:
+    """Of each target, when each run first reached it: `epoch`, `step`, `seconds` by run (inf: never)."""
     if validation not in curves:
-        return pd.DataFrame(columns=TARGETS), pd.DataFrame()
-    sign = metrics.sign(validation)
-    everyone = frame.loc[sorted(set(curves.row))]
+        return {}
+    sign, columns = metrics.sign(validation), list(COLUMNS.values())
+    everyone = pd.Index(sorted(set(curves.row)))
+    found = {}
     for target in targets:
-        reached = (
-            curves[sign * curves[validation] >= sign * target].groupby("row")[["epoch", "step", "seconds"]].first()
-        )
-        first = reached.reindex(everyone.index)
-        missed = first.epoch.isna()
-        first = first.where(~missed, math.inf)
+        reached = curves[sign * curves[validation] >= sign * target].groupby("row")[columns].first()
+        first = reached.reindex(everyone)
+        found[target] = first.where(first.epoch.notna(), math.inf)
+    return found
+
+
+def median_times(
+    reached: Mapping[float, pd.DataFrame], configurations: pd.Series, order: Sequence[str]
+) -> pd.DataFrame:
+    """One row per configuration and target, as `Judgement.targets`."""
+    rows = []
+    for target, first in reached.items():
+        of = configurations[first.index]
         for name in order:
-            mine = first[everyone.configuration == name]
+            mine = first[of == name]
             if len(mine):
-                epochs, steps, seconds = (float(mine[key].median()) for key in ("epoch", "step", "seconds"))
-                there = int((~missed[mine.index]).sum())
-                rows.append((name, target, there, len(mine), epochs, steps, seconds))
-        cost = first[COLUMNS[unit]].groupby([everyone.seed, everyone.configuration]).mean().unstack()
-        costs.append(cost.reindex(columns=order))
-    return pd.DataFrame(rows, columns=TARGETS), pd.concat(costs) if costs else pd.DataFrame()
+                epochs, steps, seconds = (float(mine[key].median()) for key in COLUMNS.values())
+                rows.append((name, target, int(np.isfinite(mine.epoch).sum()), len(mine), epochs, steps, seconds))
+    return pd.DataFrame(rows, columns=TARGETS)
+
+
+def costs(reached: Mapping[float, pd.DataFrame], runs: pd.DataFrame, order: Sequence[str], unit: str) -> pd.DataFrame:
+    """One row per target and seed, one column per configuration: what `statistics.performance_profile` takes."""
+    tables = [
+        first[COLUMNS[unit]].groupby([runs.seed[first.index], runs.configuration[first.index]]).mean().unstack()
+        for first in reached.values()
+    ]
+    return pd.concat([table.reindex(columns=order) for table in tables]) if tables else pd.DataFrame()
+
+
+def compare_times(
+    reached: Mapping[float, pd.DataFrame],
+    runs: pd.DataFrame,
+    blocks: pd.Series,
+    curves: pd.DataFrame,
+    compared: Sequence[str],
+    baseline: str | None,
+    family: Family,
+    units: Sequence[str],
+    budgets: Mapping[str, Hashable],
+) -> pd.DataFrame:
+    """Ratios of times between two configurations, as `Judgement.times`.
+
+    The logarithms of the times are compared as results are, paired by `blocks` (of each run). A run that never reached
+    a target counts as if it had at the end of the longest run: the true ratio is then farther from 1. The targets are
+    as many questions.
+    """
+    against = list(compared).index(baseline) if family is Family.BASELINE and baseline is not None else None
+    tables = []
+    known = {target: first for target, first in reached.items() if np.isfinite(first.epoch).any()}
+    for unit in units:
+        column = COLUMNS[unit]
+        for target, first in reversed(known.items()):
+            log = np.log(first[column].clip(lower=1e-9, upper=curves[column].max()))
+            of = runs.configuration[first.index]
+            table = log.groupby([blocks[first.index], of]).mean().unstack().reindex(columns=compared)
+            pairs = statistics.compare_pairs(table.to_numpy(float), False, against, questions=len(known))
+            pairs = pairs[pairs.n >= statistics.FEWEST].assign(target=target, unit=unit)
+            pairs["a"], pairs["b"] = ([compared[column] for column in pairs[side]] for side in ("i", "j"))
+            late = set(of[~np.isfinite(first.epoch)])
+            pairs["censored"] = pairs.a.isin(late) | pairs.b.isin(late)
+            tables.append(pairs)
+    if not tables or not sum(map(len, tables)):
+        return pd.DataFrame(columns=TIMES)
+    table = pd.concat(tables, ignore_index=True)
+    table = table[table.p.notna() | (table.difference != 0)]
+    table["verdict"] = [
+        Verdict.WITHHELD
+        if budgets.get(pair.a) != budgets.get(pair.b)
+        else Verdict.UNKNOWN
+        if math.isnan(pair.p)
+        else Verdict.UNDECIDED
+        if not pair.p_adjusted < statistics.ALPHA
+        else Verdict.BETTER
+        if pair.difference < 0
+        else Verdict.WORSE
+        for pair in table.itertuples()
+    ]
+    table = table.mask((table.verdict == Verdict.WITHHELD).to_numpy()[:, None] & table.columns.isin(SURE)[None, :])
+    table = seen_from(table.astype({"difference": float, "low": float, "high": float}), baseline, -1)
+    ratios = {"ratio": np.exp(table.difference), "low": np.exp(table.low), "high": np.exp(table.high)}
+    return table.assign(**ratios)[TIMES].reset_index(drop=True)

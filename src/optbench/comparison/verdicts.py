@@ -93,13 +93,18 @@ def difference_table(
         table[seeds] = table[seeds].where(table.verdict == Verdict.UNDECIDED)
     table = table.drop(columns=["i", "j", "equivalent"])
     # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
+    return seen_from(table, baseline, sign).reset_index(drop=True)
+
+
+def seen_from(table: pd.DataFrame, baseline: str | None, sign: int) -> pd.DataFrame:
+    """The same pairs, each seen from its better side; the baseline's come first, and are seen from the other side."""
     wrong = (sign * table.difference < 0) if baseline is None else (table.a == baseline)
     table = turned(table, wrong)
-    if baseline is not None:
-        first = table.b == baseline
-        rest = table[~first]
-        table = pd.concat([table[first], turned(rest, sign * rest.difference < 0)])
-    return table.reset_index(drop=True)
+    if baseline is None:
+        return table
+    first = table.b == baseline
+    rest = table[~first]
+    return pd.concat([table[first], turned(rest, sign * rest.difference < 0)])
 
 
 def turned(pairs: pd.DataFrame, which: pd.Series) -> pd.DataFrame:

@@ -63,6 +63,18 @@ def count(x: float) -> str:
     return "∞" if math.isinf(x) else f"{x:,.0f}".replace(",", "\u202f")
 
 
+def ratio(x: float) -> str:
+    """`0.61`, `12`; a dash for none."""
+    return "–" if math.isnan(x) else f"{x:.2f}" if x < 10 else f"{x:.0f}"
+
+
+def ratio_interval(low: float, high: float) -> str:
+    """`0.52 to 0.80`; `< 1` for an open end at 1; a dash where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return "–"
+    return f"{ratio(low) if low != 1 else '> 1'} to {ratio(high) if high != 1 else '< 1'}"
+
+
 def seeds(low: float, high: float) -> str:
     """`11 to 33`, `8`, `40 to over 1000`; a dash for none."""
     if math.isnan(low):

@@ -14,6 +14,7 @@ from optbench.comparison.analysis import Comparison
 from optbench.comparison.report import curves, page_tables, palette
 from optbench.comparison.report.page_figures import page_data
 from optbench.comparison.report.palette import Style
+from optbench.comparison.report.tables import RATIOS
 from optbench.records import wording
 
 ASSETS = Path(__file__).parent / "assets"
@@ -66,6 +67,8 @@ def render(comparison: Comparison) -> str:
         legend=[(name, swatches[name], name in shown) for name in styles],
         without_mean=sorted(set(facts.curves["configuration"]) - means.keys()),
         targets=page_tables.targets_table(facts, judgement, swatches),
+        ratios=page_tables.times_table(facts, judgement, swatches),
+        about_ratios=RATIOS,
         sensitivities=[
             (item, [(name, swatch(style), said) for (name, style), said in zip(styled.items(), sentences, strict=True)])
             for item, styled, sentences in zip(

@@ -163,6 +163,36 @@ def targets_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup
     return columns
 
 
+def times_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    """One row per target, unit and pair."""
+    frame = judgement.times.head(MOST_DIFFERENCES)
+    if frame.empty:
+        return []
+    verdicts = VERDICTS | {Verdict.BETTER: "A is faster", Verdict.WORSE: "A is slower"}
+    levels = [
+        wording.level(facts.validation, target, facts.higher_is_better, digits=None) for target in frame["target"]
+    ]
+    return [
+        Column("to", [Cell(level, target) for level, target in zip(levels, frame["target"], strict=True)]),
+        names("A", frame["a"], swatches),
+        names("B", frame["b"], swatches),
+        Column("verdict", [Cell(verdicts[verdict]) for verdict in frame["verdict"]], "text"),
+        Column(
+            "A / B",
+            [
+                Cell(
+                    f"{wording.ratio(row.ratio)} × the {row.unit}",
+                    row.ratio,
+                    wording.ratio_interval(row.low, row.high) + " within the budget" * row.censored,
+                )
+                for row in frame.itertuples()
+            ],
+        ),
+        *numbers("common seeds", frame["n"], wording.count),
+        *numbers("p, adjusted", frame["p_adjusted"], wording.p_value),
+    ]
+
+
 def runs_table(facts: Facts, swatches: dict[str, Markup]) -> list[Column]:
     frame = facts.runs
 

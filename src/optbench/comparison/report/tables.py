@@ -16,6 +16,7 @@ from optbench.records.files import write_csv
 
 MOST_PAIRS = 30  # rows of the table in Markdown
 NONE = "–"
+FASTER = {Verdict.BETTER: "faster", Verdict.WORSE: "slower"}
 TROUBLES = ("diverged", "failed", "interrupted", "running")
 
 
@@ -38,6 +39,7 @@ def markdown(comparison: Comparison) -> str:
         section("Ranking", ranking_table(facts, judgement)),
         section("Differences", difference_table(facts, judgement, words.family)),
         section("Time to target", target_table(facts, judgement)),
+        section("Ratios of times", time_table(facts, judgement)),
         *(section(f"Sensitivity to {escaped(item.factor)}", listed(said)) for item, said in sensitivities),
         section("Interaction", escaped(words.interaction)),
         section("What was equal", ledger_table(judgement)),
@@ -114,6 +116,32 @@ def target_table(facts: Facts, judgement: Judgement) -> str:
     header = ["configuration", *(wording.level(validation, target, upwards) for target in targets)]
     note = f"Medians, by {escaped(validation)} at the end of an epoch. ∞: more than half of the runs missed it.\n\n"
     return note + table(header, rows, "l" + "r" * len(targets))
+
+
+RATIOS = (
+    "Paired by seed. The 95 % intervals hold for all pairs and targets at once; with one target (target=…) they are "
+    "narrower. Within the budget: a run missed the target, so the true ratio is farther from 1."
+)
+
+
+def time_table(facts: Facts, judgement: Judgement) -> str:
+    rows = [
+        [
+            wording.level(facts.validation, row.target, facts.higher_is_better),
+            row.a,
+            row.b,
+            wording.count(row.n),
+            f"{wording.ratio(row.ratio)} × the {row.unit}{' within the budget' * row.censored}",
+            wording.ratio_interval(row.low, row.high),
+            wording.p_value(row.p_adjusted),
+            FASTER.get(row.verdict, row.verdict),
+        ]
+        for row in judgement.times.head(MOST_PAIRS).itertuples()
+    ]
+    header = ["to", "A", "B", "common seeds", "A / B", "95 % interval", "p (adjusted)", "verdict on A"]
+    of = len(judgement.times)
+    more = f"\n\nThe first {MOST_PAIRS} of {of} rows; statistics.csv has all." if of > MOST_PAIRS else ""
+    return f"{RATIOS}\n\n{table(header, rows, 'lllrrrrl')}{more}" if rows else ""
 
 
 def reach(row: Any) -> str:
@@ -241,6 +269,10 @@ def statistics_csv(judgement: Judgement, path: Path) -> None:
         "configuration": (judgement.ranking, {"configuration": "configuration"}),
         "pair": (judgement.differences, {"a": "configuration", "b": "other"}),
         "target": (judgement.targets, {"configuration": "configuration", "target": "target"}),
+        **{
+            f"ratio of {unit}": (its.drop(columns="unit"), {"a": "configuration", "b": "other", "target": "target"})
+            for unit, its in judgement.times.groupby("unit", sort=False)
+        },
     }
     rows = [
         cells({"kind": kind, **{keys[key]: row[key] for key in keys}, "statistic": name, "value": value})
