@@ -11,6 +11,7 @@ from test_comparison_report_figures import HOSTILE, made
 
 from optbench.commands import terminal
 from optbench.comparison.report import tables
+from optbench.comparison.verdicts import Family
 from sweeps import changed
 
 ONE_LINE = " ".join(HOSTILE.split())
@@ -125,6 +126,18 @@ def test_latex_is_bold_only_where_a_claim_stands_against_everyone():
         assert (
             r"\textbf" in tables.latex(changed(it, differences=it.judgement.differences.assign(verdict=verdicts)))
         ) is bold
+
+
+def test_latex_does_not_count_a_winners_neighbours():
+    """Two rates of adam, which are equal, and sgd, which both beat."""
+    it = made(("adam,1", "adam,2", "sgd", "lost"))
+    hues = {name: name.split(",")[0] for name in it.facts.hues}
+    pairs = it.judgement.differences
+    verdicts = ["better" if b == "sgd" else "undecided" for b in pairs.b]
+    text = tables.latex(changed(it, hues=hues, differences=pairs.assign(verdict=verdicts)))
+    assert text.count(r"\textbf") == 4 and "Bold: better than every configuration of another optimizer" in text
+    against = changed(it, family=Family.BASELINE, baseline="sgd", differences=pairs[pairs.b == "sgd"])
+    assert "Bold: better than the baseline sgd (paired by seed, corrected p " in tables.latex(against)
 
 
 def test_latex_says_that_one_seed_tells_nothing():

@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
-from optbench.comparison.verdicts import Verdict
+from optbench.comparison.verdicts import Family, Verdict
 from optbench.records import metrics, wording
 from optbench.records.files import write_csv
 
@@ -199,15 +198,15 @@ LATEX = {
 def latex(comparison: Comparison) -> str:
     """A table float with booktabs' rules."""
     facts, ranking = comparison.facts, comparison.judgement.ranking
-    metric, winner = facts.metric, best_claimed(comparison.judgement)
+    metric, (winners, rivals) = facts.metric, best_claimed(facts, comparison.judgement)
     fraction = metrics.metric(metric).is_fraction
     sizes = sorted({int(n) for n in ranking["n"] if n})
     several = sizes[-1:] > [1]
     seeds = "–".join(str(n) for n in dict.fromkeys([*sizes[:1], *sizes[-1:]])) or "0"
     caption = f"{metrics.title(metric).capitalize()}{' (%)' * fraction}, mean over {seeds} seed{'s' * several}"
     caption += " with its 95 % confidence interval (Student's t)." * several or ": nothing can be said about chance."
-    if winner:
-        caption += " Bold: better than every other configuration (paired by seed, corrected p < 0.05)."
+    if winners:
+        caption += f" Bold: better than {rivals} (paired by seed, corrected p < 0.05)."
 
     lines = []
     for row in ranking.itertuples():
@@ -220,7 +219,7 @@ def latex(comparison: Comparison) -> str:
             "--" if math.isnan(row.low) else f"[{low}, {high}]",
             f"{row.diverged:.0f}",
         ]
-        if row.configuration == winner:
+        if row.configuration in winners:
             texts[1], texts[3] = rf"\textbf{{{texts[1]}}}", rf"\textbf{{{texts[3]}}}"
         lines.append(f"    {' & '.join(texts)} \\\\")
     rows = "\n".join(lines)
@@ -243,11 +242,26 @@ def latex(comparison: Comparison) -> str:
     )
 
 
-def best_claimed(judgement: Judgement) -> str | None:
-    """The configuration that is claimed to be better than every other one that has a result, if there is one."""
-    pairs, results = judgement.differences, int((judgement.ranking["n"] > 0).sum())
-    winners = [*pairs["a"][pairs["verdict"] == Verdict.BETTER], *pairs["b"][pairs["verdict"] == Verdict.WORSE]]
-    return next((name for name, won in Counter(winners).items() if won == results - 1), None)
+def best_claimed(facts: Facts, judgement: Judgement) -> tuple[list[str], str]:
+    """The configurations that are claimed better than all of their rivals, and who those are.
+
+    The other rates of its own optimizer are no rivals: a good neighbour takes nothing from a winner.
+    """
+    pairs, ranking = judgement.differences, judgement.ranking
+    won = {(pair.a, pair.b) for pair in pairs.itertuples() if pair.verdict == Verdict.BETTER}
+    won |= {(pair.b, pair.a) for pair in pairs.itertuples() if pair.verdict == Verdict.WORSE}
+    compared = list(ranking.configuration[(ranking["rank"] > 0) & (ranking["n"] > 0)])
+    if judgement.family is Family.BASELINE:
+        rivals = {name: [facts.baseline] for name in compared if name != facts.baseline}
+        words = f"the baseline {facts.baseline}"
+    else:
+        hues = facts.hues
+        rivals = {name: [other for other in compared if hues[other] != hues[name]] for name in compared}
+        alone = len({hues[name] for name in compared}) == len(compared)
+        words = "every other configuration" if alone else "every configuration of another optimizer"
+        words = "the best of every other optimizer" if judgement.family is Family.WINNERS else words
+    bold = [name for name, its in rivals.items() if its and all((name, other) in won for other in its)]
+    return bold, words
 
 
 def tex(text: str) -> str:
