@@ -147,6 +147,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
     judgement = Judgement(
         ranking=ranking,
         tuned=good,
+        flattery=math.nan,
         family=Family.ALL,
         margin=0.005,
         gap=0.005,

@@ -152,6 +152,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
     judgement = Judgement(
         ranking=ranking,
         tuned=configurations[:-1],
+        flattery=nan,
         family=Family.ALL,
         margin=0.005,
         gap=0.005,

@@ -12,6 +12,7 @@ from scipy import stats
 from optbench.comparison.statistics import (
     compare_pairs,
     equal_pairs,
+    flattery,
     holm,
     iqm,
     iqm_interval,
@@ -481,6 +482,20 @@ def test_one_that_breaks_does_not_spoil_what_is_known_of_the_others():
     own = stats.ttest_rel(broken[:, 0], broken[:, 3])
     assert beside.loc[(0, 3), "p"] == pytest.approx(own.pvalue)
     assert (beside.loc[alone.index, "p_adjusted"] < 0.05).sum() >= 2
+
+
+def test_what_validation_chose_flatters_by_as_much_as_the_two_metrics_correlate():
+    """Five equal candidates, one seed's noise the same in both: the mean of the largest of five, 1.163 deviations."""
+    random = np.random.default_rng(0)
+    noise = SD * random.standard_normal((400, 5))
+    noise = 0.5 + noise - noise.mean(0)  # equal means
+    expected = 1.163 * SD / np.sqrt(400)
+    assert flattery(noise, noise, True) == pytest.approx(expected, rel=0.05)
+    assert flattery(1 - noise, 1 - noise, False) == pytest.approx(expected, rel=0.05)
+    assert flattery(noise, random.permuted(noise, axis=0), True) == pytest.approx(0, abs=0.2 * expected)
+    apart = noise + [0.1, 0, 0, 0, 0]  # nobody else could have been chosen
+    assert flattery(apart, apart, True) == pytest.approx(0, abs=0.05 * expected)
+    assert flattery(noise[:, :1], noise[:, :1], True) == 0 and np.isnan(flattery(noise[:1], noise[:1], True))
 
 
 # How fast

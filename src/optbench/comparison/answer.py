@@ -79,7 +79,7 @@ def one_seed(facts: Facts, judgement: Judgement) -> list[str]:
 def how_tuned(facts: Facts, judgement: Judgement) -> list[str]:
     if len(judgement.tuned) == (judgement.ranking.n > 0).sum():
         return []
-    return [f"Each optimizer is taken at its best configuration by {facts.validation}."]
+    return [f"Each optimizer is taken at its best configuration by {facts.validation}; claims hold at that one."]
 
 
 def decided(facts: Facts, judgement: Judgement) -> list[str]:

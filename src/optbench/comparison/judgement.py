@@ -28,6 +28,8 @@ class Judgement:
             `mean`, `low`, `high`, `sd`, `iqm`, `iqm_low`, `iqm_high`, `validation`, `gap`, `best_epoch`,
             `best_seconds`, `epoch_seconds`, `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
         tuned: of the configurations of each hue (an optimizer), the one that validation chooses. Of one hue: all.
+        flattery: by how much the means of the tuned flatter on average, as the seeds that chose them also test them;
+            nan where nothing was chosen.
         family: the pairs that are compared.
         margin: differences of the metric that are smaller than that do not matter.
         gap: the difference for which seeds are planned.
@@ -53,6 +55,7 @@ class Judgement:
 
     ranking: pd.DataFrame
     tuned: list[str]
+    flattery: float
     family: Family
     margin: float
     gap: float
@@ -127,6 +130,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     return Judgement(
         ranking=ranking,
         tuned=tuned(ranking, facts.hues, metric),
+        flattery=flattery(facts) if grid else math.nan,
         family=family,
         margin=margin,
         gap=gap,
@@ -238,6 +242,18 @@ def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[s
         return list(results.configuration)
     validation = (metrics.sign(metric) * results.validation).where(results.diverged == 0).fillna(-math.inf)
     return list(results.configuration[sorted(validation.groupby(hue).idxmax())])
+
+
+def flattery(facts: Facts) -> float:
+    """As `Judgement.flattery`: the mean over the hues."""
+    used = facts.runs[facts.runs.used & facts.runs.validation.notna()]
+    sizes = []
+    for _, its in used.groupby(used.configuration.map(facts.hues)):
+        validation, test = (
+            its.pivot_table(key, "seed", "configuration").to_numpy(float) for key in ("validation", "metric")
+        )
+        sizes.append(statistics.flattery(validation, test, facts.higher_is_better))
+    return float(np.mean(sizes)) if sizes else math.nan
 
 
 # what is unfair

@@ -1,5 +1,6 @@
 """A comparison in sentences: its answer, what makes it unfair, what a reader should know."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,12 +11,14 @@ from optbench.comparison.fairness import Item, another
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
 from optbench.comparison.verdicts import Family, Verdict
-from optbench.records import wording
+from optbench.records import metrics, wording
+from optbench.records.configuration import key_of
 from optbench.records.record import STATUSES
 from optbench.records.wording import plural, some
 
 PARTS = {"train": "training", "val": "validation", "test": "test"}
 MAY_BE_DUE = "What is claimed here may be due to that."
+MOST = 6  # commands in one sentence
 UNLIKE = 0.01  # p of the test of equal spreads, below which the report warns
 
 
@@ -137,6 +140,29 @@ def family(facts: Facts, judgement: Judgement) -> str:
     )
 
 
+def fresh_seeds(facts: Facts, judgement: Judgement) -> list[str]:
+    """That a grid's winners flatter, by how much, and the commands that test them anew."""
+    if not judgement.flattery > 0:
+        return []
+    least = 0.0001 if metrics.metric(facts.metric).is_fraction else 0.001
+    about = f"about {wording.difference(facts.metric, judgement.flattery, sign=False)}"
+    if judgement.flattery < least:
+        about = f"less than {wording.difference(facts.metric, least, sign=False)}"
+    used = facts.runs[facts.runs.used]
+    seeds = sorted(set(used.seed))
+    fresh = ",".join(str(max(seeds) + 1 + k) for k in range(len(seeds)))
+    commands = []
+    for name in judgement.tuned:
+        record = facts.records[used.index[used.configuration == name][0]]
+        typed = [override for override in record.overrides if key_of(override) != "seed"]
+        commands.append(f"python src/train.py -m {shlex.join([*typed, f'seed={fresh}'])}")
+    return [
+        f"The means of the {len(judgement.tuned)} tuned configurations flatter, by {about} on average: the seeds that "
+        f"chose them also test them. Fresh seeds do not: {'; '.join(commands[:MOST])}"
+        + (f"; and {len(commands) - MOST} more." if len(commands) > MOST else ".")
+    ]
+
+
 def notes(facts: Facts, judgement: Judgement) -> list[str]:
     """What was taken for what, and what a reader should know."""
     frame, used = facts.runs, facts.runs[facts.runs.used]
@@ -148,6 +174,7 @@ def notes(facts: Facts, judgement: Judgement) -> list[str]:
     if facts.averaged:
         verbs = ("varies", "is") if len(facts.averaged) == 1 else ("vary", "are")
         found.append(f"{', '.join(facts.averaged)} also {verbs[0]} and {verbs[1]} averaged at each seed.")
+    found += fresh_seeds(facts, judgement)
     sizes = {n for n in judgement.ranking.n if n}
     if len(sizes) > 1:
         found.append(
