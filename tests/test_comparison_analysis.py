@@ -412,7 +412,7 @@ def test_baseline(tmp_path: Path) -> None:
         ("adam", "sgd", "better"),
         ("rmsprop", "sgd", "worse"),
     ]
-    every = compare([str(folder)], baseline="sgd", every_pair=True)
+    every = compare([str(folder)], baseline="sgd", pairs="all")
     assert list(every.judgement.differences.a) == ["adam", "rmsprop", "adam"]
     assert (seen.judgement.family, every.judgement.family) == (Family.BASELINE, Family.ALL)
     mine = plain.judgement.differences.set_index(["a", "b"]).loc[("sgd", "rmsprop")]

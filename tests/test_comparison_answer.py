@@ -305,7 +305,7 @@ def test_each_optimizer_at_its_best_by_validation(tmp_path: Path) -> None:
     assert list(ranking.configuration[:3]) == ["adam lr=0.01", "sgd lr=0.01", "sgd lr=0.1"]
     assert list(ranking["rank"]) == [1, 2, 0, 0, 0, 0]  # the others of the grid are not compared
     (row,) = comparison.judgement.differences.itertuples()
-    assert len(compare([str(tmp_path)], every_pair=True).judgement.differences) == 15
+    assert len(compare([str(tmp_path)], pairs="all").judgement.differences) == 15
     assert comparison.words.answer == [
         TUNED,
         f"adam lr=0.01 is better in test/accuracy than sgd lr=0.01 ({effect(row)}).",

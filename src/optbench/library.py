@@ -193,7 +193,13 @@ def load_runs(runs: Sources) -> pd.DataFrame:
 
 
 def compare(
-    runs: Sources, by: str | Sequence[str] | None = None, baseline: str | None = None, metric: str = TESTED
+    runs: Sources,
+    by: str | Sequence[str] | None = None,
+    baseline: str | None = None,
+    metric: str = TESTED,
+    pairs: Literal["all"] | None = None,
+    margin: float | None = None,
+    gap: float | None = None,
 ) -> "Comparison":
     """Which configuration is better, by how much, and how sure that is: what `python src/compare.py` reports.
 
@@ -203,6 +209,9 @@ def compare(
         by: the keys that make a configuration, such as `optimizer`; None: all that varies, except the seed.
         baseline: the configuration that all others are compared with; None: each pair.
         metric: a key such as `test/accuracy`, `test/loss` or `val/accuracy`.
+        pairs: `all` compares also the configurations of a grid that were not chosen; None: what the question is about.
+        margin: a difference of the metric that does not matter; None: 0.005 (half a point), of a loss 0.01.
+        gap: the difference for which seeds are planned; None: the margin.
 
     Returns:
         What the runs say, what follows from it, and that in sentences: `facts` has the tables `runs` and `curves`,
@@ -210,12 +219,13 @@ def compare(
         comparison unfair) and `skipped` (folders that were left out).
 
     Raises:
-        ValueError: where there are no runs, or `by`, `baseline` or `metric` name what the runs do not have.
+        ValueError: where there are no runs, or `by`, `baseline` or `metric` name what the runs do not have, or
+            `pairs`, `margin` or `gap` is not allowed.
     """
     from optbench.comparison import analysis
 
     keys = [by] if isinstance(by, str) else list(by or ())
-    return analysis.compare(sources_of(runs), keys, baseline, metric)
+    return analysis.compare(sources_of(runs), keys, baseline, metric, pairs=pairs, margin=margin, gap=gap)
 
 
 def sources_of(runs: Sources) -> list[str]:

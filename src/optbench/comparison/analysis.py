@@ -26,22 +26,24 @@ def compare(
     baseline: str | None = None,
     metric: str = "test/accuracy",
     targets: Sequence[float] = (),
-    every_pair: bool = False,
+    pairs: str | None = None,
     margin: float | None = None,
     gap: float | None = None,
 ) -> Comparison:
     """Everything that a report says of the runs in or below `sources`, before anything is drawn or written.
 
     Raises:
-        ValueError: where there are no runs, `by`, `baseline` or `metric` name what they do not have, or `margin` or
-            `gap` is no difference of the metric.
+        ValueError: where there are no runs, `by`, `baseline` or `metric` name what they do not have, `pairs` is not
+            "all", or `margin` or `gap` is no difference of the metric.
     """
+    if pairs not in (None, "all"):
+        raise ValueError(f"pairs={pairs} must be all, or null: the pairs that the question is about.")
     known = metrics.metric(metric).margin
     margin = known if margin is None else check_difference("margin", margin, metric)
     gap = margin if gap is None else check_difference("gap", gap, metric)
     runs = read_runs(sources, metric)
     facts = gather(sources, runs, by, baseline, metric)
-    judgement = judge(facts, margin, gap, targets, every_pair)
+    judgement = judge(facts, margin, gap, targets, every_pair=pairs == "all")
     words = tell(facts, judgement, runs.skipped)
     return Comparison(facts, judgement, replace(words, notes=[*words.notes, *facts.readings]))
 

@@ -37,10 +37,8 @@ def compare_runs(
     sources = [runs] if isinstance(runs, str) else [str(source) for source in runs]
     keys = [] if by is None else [by] if isinstance(by, str) else list(by)
     targets = check_targets(target, metric)
-    if pairs not in (None, "all"):
-        raise ValueError(f"pairs={pairs} must be all, or null: the pairs that the question is about.")
     comparison = compare(
-        sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs == "all", margin, gap
+        sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs, margin, gap
     )
     another = set(comparison.facts.by) != set(comparison.facts.factors.independent)
     folder = Path(output).expanduser() if output else place(sources, another)
