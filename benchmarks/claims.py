@@ -1,10 +1,12 @@
 """How often a comparison claims what is not there, how often it finds what is, and how well its intervals cover.
 
-    python benchmarks/claims.py [--sweeps 2000] [--written 300]
+    python benchmarks/claims.py                     # every section, about 10 minutes on one core
+    python benchmarks/claims.py false power         # some of them
+    python benchmarks/claims.py --sweeps 500        # fewer simulated sweeps for each figure
 
-Simulated sweeps go through `optbench.comparison`, beside the textbook tests. A run's accuracy is that of 10,000 test
-images (rounded to 0.01 points) around 54 %, with a standard deviation of 0.4 points from run to run. Prints Markdown;
-the figures stand in docs/comparison.md. About 7 minutes on one core.
+Each section prints Markdown; the figures are in docs/comparison.md. Many sweeps are simulated at once: `engine` repeats
+`optbench.comparison.statistics` for that, and is first checked against `compare_pairs` itself. A run's accuracy is that
+of 10,000 test images (rounded to 0.01 points) around 54 %, with a standard deviation of 0.4 points from run to run.
 """
 
 import argparse
@@ -13,7 +15,8 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -31,120 +34,435 @@ from optbench.comparison.analysis import compare  # noqa: E402
 from optbench.comparison.statistics import (  # noqa: E402
     ALPHA,
     POWER,
+    RESTLESS,
+    ROUNDING,
+    WILD,
     Floats,
     compare_pairs,
-    holm,
+    equal_pairs,
     iqm_interval,
     mean_interval,
+    seeds_to_find,
 )
 from sweeps import write_run  # noqa: E402
 
 Draw = Callable[[tuple[int, ...]], Floats]  # noise of mean 0 and deviation 1
-MEAN, SD = 0.54, 0.004
+MEAN, SD, CHANCE = 0.54, 0.004, 0.10
 OPTIMIZERS = ("adam", "adamw", "rmsprop", "sgd")
+SIZES, SEEDS = (2, 4, 8, 12, 20), (3, 5, 8, 10)
 generator = np.random.default_rng(20260)
 
-NOISES: dict[str, Draw] = {
-    "normal": lambda shape: generator.standard_normal(shape),
-    "heavy tails (t, 5 df)": lambda shape: generator.standard_t(5, shape) / np.sqrt(5 / 3),
-    "skewed (gamma, shape 2)": lambda shape: -(generator.gamma(2, 1, shape) - 2) / np.sqrt(2),  # a tail of bad runs
-}
+
+def normal(shape: tuple[int, ...]) -> Floats:
+    return generator.standard_normal(shape)
+
+
+def heavy(shape: tuple[int, ...]) -> Floats:
+    return np.asarray(generator.standard_t(5, shape) / np.sqrt(5 / 3))
+
+
+def skewed(shape: tuple[int, ...]) -> Floats:
+    return -(generator.gamma(2, 1, shape) - 2) / np.sqrt(2)  # a tail of bad runs
 
 
 def sweeps(
     count: int,
     n: int,
     configurations: int,
-    draw: Draw = NOISES["normal"],
+    draw: Draw = normal,
     correlation: float = 0,
-    gap: float = 0,
-    spread: float = 1,
+    gaps: float | Floats = 0,
+    spread: float | Floats = 1,
+    collapse: float = 0,
 ) -> Floats:
     """Accuracies `(count, n seeds, configurations)`.
 
-    `correlation` is that of two runs of one seed, `gap` how many deviations the first configuration is ahead, `spread`
-    how many times the first spreads as much as the others.
+    `correlation` is that of two runs of one seed, `gaps` how many deviations each configuration is ahead, `spread` how
+    many times each spreads as much as usual, `collapse` the fraction of runs that end at chance.
     """
     noise = np.sqrt(correlation) * draw((count, n, 1)) + np.sqrt(1 - correlation) * draw((count, n, configurations))
-    noise[..., 0] = spread * noise[..., 0] + gap
-    return np.asarray(np.round(MEAN + SD * noise, 4))
+    values = MEAN + SD * (np.asarray(spread) * noise + np.asarray(gaps))
+    values = np.where(generator.random(values.shape) < collapse, CHANCE + 0.003 * noise, values)
+    return np.asarray(np.round(values, 4))
+
+
+def first(size: float, configurations: int, other: float = 0) -> Floats:
+    """One value for the first configuration, another for the rest."""
+    return np.array([size] + [other] * (configurations - 1))
+
+
+# The methods: the corrected p of each pair `(sweeps, pairs)`, or 0 where a difference is claimed and 1 where not
+
+
+def engine(tables: Floats, baseline: bool = False) -> tuple[Floats, Floats, Floats]:
+    """Difference, error and degrees of freedom of each pair, as `compare_pairs` computes them for complete tables.
+
+    With `baseline`, of the pairs of the first configuration alone.
+    """
+    count, n, k = tables.shape
+    i, j = np.triu_indices(k, 1)
+    gaps = tables[..., i] - tables[..., j]
+    own = gaps.var(1, ddof=1)
+    square = np.full((count, k, k), np.nan)
+    square[:, i, j] = square[:, j, i] = own
+    # the median of the k - 1 partners; nan, itself, sorts last
+    spread = np.sort(square, axis=2)[:, :, (k - 2) // 2]
+    usual = np.sort(spread, axis=1)[:, (k - 1) // 2]
+    calm = spread <= WILD * usual[:, None]
+    shared, df = residual(tables, calm)
+    both = calm[:, i] & calm[:, j] & (df > 0)[:, None]
+    if baseline and k > 2:
+        others = calm.copy()
+        others[:, 0] = False
+        quiet, known = residual(tables, others)
+        restless = calm[:, 0] & (known > 0) & (spread[:, 0] > 2 * RESTLESS * quiet)
+        both &= ~restless[:, None] | (i > 0)
+    error = np.sqrt(np.where(both, np.maximum(own, 2 * shared[:, None]), own) / n)
+    degrees = np.where(both, df[:, None], n - 1)
+    asked = i == 0 if baseline else np.full(len(i), True)
+    return gaps.mean(1)[:, asked], error[:, asked], degrees[:, asked]
+
+
+def residual(tables: Floats, calm: Any) -> tuple[Floats, Any]:
+    """Variance and degrees of freedom of what configuration and seed leave over, in each sweep's columns `calm`."""
+    number = calm.sum(1)
+    weights = calm[:, None, :] / np.maximum(number, 1)[:, None, None]
+    rows = (tables * weights).sum(2, keepdims=True)
+    left = tables - tables.mean(1, keepdims=True) - rows + rows.mean(1, keepdims=True)
+    df = np.maximum(number - 1, 0) * (tables.shape[1] - 1)
+    squares = (left**2 * calm[:, None, :]).sum((1, 2))
+    return np.divide(squares, df, out=np.zeros(len(df)), where=df > 0), df
+
+
+def p_values(difference: Floats, error: Floats, df: Floats) -> Floats:
+    known = error > ROUNDING
+    t = np.divide(np.abs(difference), error, out=np.zeros(error.shape), where=known)
+    return np.where(known, 2 * stats.t.sf(t, df), 1.0)
+
+
+def corrected(p: Floats, multipliers: Any) -> Floats:
+    """Of each sweep, by a procedure that multiplies the smallest p first."""
+    order = np.argsort(p, axis=1)
+    stepped = np.maximum.accumulate(np.take_along_axis(p, order, 1) * multipliers, axis=1)
+    adjusted = np.empty(p.shape)
+    np.put_along_axis(adjusted, order, np.minimum(stepped, 1), 1)
+    return adjusted
+
+
+def shaffer_steps(k: int) -> Any:
+    tests = k * (k - 1) // 2
+    possible = np.array(sorted(equal_pairs(k)))
+    return possible[np.searchsorted(possible, np.arange(tests, 0, -1), side="right") - 1]
 
 
 def ours(tables: Floats) -> Floats:
-    """The corrected p of each pair, `(sweeps, pairs)`: what the report's claims rest on."""
-    return np.array([compare_pairs(table, higher_is_better=True).p_holm for table in tables])
+    return corrected(p_values(*engine(tables)), shaffer_steps(tables.shape[2]))
+
+
+def ours_holm(tables: Floats) -> Floats:
+    p = p_values(*engine(tables))
+    return corrected(p, np.arange(p.shape[1], 0, -1))
+
+
+def ours_baseline(tables: Floats) -> Floats:
+    """The others against the first."""
+    p = p_values(*engine(tables, baseline=True))
+    return corrected(p, np.arange(p.shape[1], 0, -1))
 
 
 def paired_t(tables: Floats) -> Floats:
     """Student's paired t-test of each pair, corrected by Holm."""
     i, j = np.triu_indices(tables.shape[2], 1)
     gaps = tables[..., i] - tables[..., j]
-    error = gaps.std(1, ddof=1) / np.sqrt(gaps.shape[1])
-    t = np.divide(gaps.mean(1), error, out=np.full(error.shape, np.nan), where=error > 1e-12)
-    return np.array([holm(row) for row in 2 * stats.t.sf(np.abs(t), gaps.shape[1] - 1)])
+    p = p_values(gaps.mean(1), gaps.std(1, ddof=1) / np.sqrt(gaps.shape[1]), np.array(gaps.shape[1] - 1))
+    return corrected(p, np.arange(p.shape[1], 0, -1))
 
 
 def tukey(tables: Floats) -> Floats:
-    """Tukey's range test in a randomized block design; 0 where it claims a difference, else 1."""
+    """Tukey's range test in a randomized block design."""
     _, n, k = tables.shape
-    left = tables - tables.mean(1, keepdims=True) - tables.mean(2, keepdims=True) + tables.mean((1, 2), keepdims=True)
-    df = (k - 1) * (n - 1)
-    error = np.sqrt((left**2).sum((1, 2)) / df / n)
+    variance, _ = residual(tables, np.full((len(tables), k), True))
     i, j = np.triu_indices(k, 1)
     means = tables.mean(1)
-    critical = stats.studentized_range.ppf(1 - ALPHA, k, df)
-    return np.where(np.abs(means[:, i] - means[:, j]) > critical * error[:, None], 0.0, 1.0)
+    critical = range_quantile(k, (k - 1) * (n - 1))
+    return np.where(np.abs(means[:, i] - means[:, j]) > critical * np.sqrt(variance / n)[:, None], 0.0, 1.0)
 
 
-TESTS: dict[str, Callable[[Floats], Floats]] = {"OptBench": ours, "paired t + Holm": paired_t, "Tukey, blocks": tukey}
+@cache
+def range_quantile(k: int, df: float) -> float:
+    return float(stats.studentized_range.ppf(1 - ALPHA, k, df))
 
 
-def false_claims(count: int) -> pd.DataFrame:
-    """Sweeps of four equal configurations: the share in which anything is claimed."""
-    cases: dict[str, dict[str, Any]] = {name: {"draw": draw} for name, draw in NOISES.items()}
-    cases["normal, seeds correlate by 0.5"] = {"correlation": 0.5}
-    cases["normal, one spreads 3 x as much"] = {"spread": 3}
-    cases["normal, one spreads 5 x as much"] = {"spread": 5}
-    rows = []
+def max_t(tables: Floats) -> Floats:
+    """OptBench's statistic against the largest of all pairs in normal sweeps without a difference (Westfall, Young)."""
+    difference, error, _ = engine(tables)
+    t = np.divide(np.abs(difference), error, out=np.zeros(error.shape), where=error > ROUNDING)
+    return np.where(t > largest_t(*tables.shape[1:]), 0.0, 1.0)
+
+
+@cache
+def largest_t(n: int, k: int) -> float:
+    found = []
+    for _ in range(10):
+        difference, error, _ = engine(normal((2000, n, k)))
+        found.append((np.abs(difference) / error).max(1))
+    return float(np.quantile(np.concatenate(found), 1 - ALPHA))
+
+
+def games_howell(tables: Floats) -> Floats:
+    """Each pair by its own two variances, not paired (Games and Howell 1976)."""
+    _, n, k = tables.shape
+    i, j = np.triu_indices(k, 1)
+    means, squares = tables.mean(1), tables.var(1, ddof=1) / n
+    both = squares[:, i] + squares[:, j]
+    df = np.divide(both**2 * (n - 1), squares[:, i] ** 2 + squares[:, j] ** 2, out=np.ones(both.shape), where=both > 0)
+    grid = np.geomspace(n - 1, 2 * (n - 1), 8)  # the quantile is smooth in the degrees of freedom
+    critical = np.interp(df, grid, [range_quantile(k, float(value)) for value in grid])
+    return np.where(np.abs(means[:, i] - means[:, j]) > critical * np.sqrt(both / 2), 0.0, 1.0)
+
+
+METHODS: dict[str, Callable[[Floats], Floats]] = {
+    "OptBench": ours,
+    "paired t + Holm": paired_t,
+    "Tukey, blocks": tukey,
+    "max-T": max_t,
+    "Games–Howell": games_howell,
+}
+
+
+def check_engine() -> None:
+    """The same figures as `compare_pairs`, of plain, wild and collapsing sweeps."""
+    for k, n in ((2, 3), (4, 5), (7, 3)):
+        for tables in (sweeps(12, n, k), sweeps(12, n, k, spread=first(12, k, 1)), sweeps(12, n, k, collapse=0.2)):
+            for p, baseline in ((ours(tables), None), (ours_baseline(tables), 0)):
+                for table, expected in zip(tables, p, strict=True):
+                    pairs = compare_pairs(table, True, baseline)
+                    if pairs.p.notna().all():
+                        np.testing.assert_allclose(pairs.p_adjusted, expected, rtol=1e-6, atol=1e-12)
+
+
+# The sections
+
+
+def false_claims(count: int) -> str:
+    """Where nothing differs: the fraction of sweeps in which anything is claimed."""
+    cases: dict[str, Callable[[int], dict[str, Any]]] = {
+        "normal": lambda k: {},
+        "normal, r = 0.3": lambda k: {"correlation": 0.3},
+        "normal, r = 0.5": lambda k: {"correlation": 0.5},
+        "heavy tails (t, 5 df)": lambda k: {"draw": heavy},
+        "skewed (gamma, shape 2)": lambda k: {"draw": skewed},
+        "skewed, r = 0.5": lambda k: {"draw": skewed, "correlation": 0.5},
+        "one run in ten collapses": lambda k: {"collapse": 0.1},
+        "one spreads 3 x as much": lambda k: {"spread": first(3, k, 1)},
+        "half spread 3 x as much": lambda k: {"spread": np.where(np.arange(k) < k // 2, 3.0, 1.0)},
+    }
+    mine, worst = [], []
     for name, case in cases.items():
-        for n in (3, 5, 10):
-            tables = sweeps(count, n, 4, **case)
-            claimed = {test: np.nanmin(p(tables), axis=1) < ALPHA for test, p in TESTS.items()}
-            rows.append({"noise": name, "n": n, **{test: percent(found.mean()) for test, found in claimed.items()}})
-    return pd.DataFrame(rows)
+        rows: dict[str, list[float]] = {method: [] for method in METHODS}
+        for k in SIZES:
+            row: dict[str, Any] = {"noise": name, "k": k}
+            for n in SEEDS:
+                tables = sweeps(count, n, k, **case(k))
+                for method, p in METHODS.items():
+                    rows[method].append(float((p(tables) < ALPHA).any(1).mean()))
+                row[f"n = {n}"] = percent(rows["OptBench"][-1])
+            mine.append(row)
+        worst.append({"noise": name, **{method: percent(max(found)) for method, found in rows.items()}})
+    against = []
+    for name, wide in (("alike", 1.0), ("the baseline spreads 3 x", 3.0)):
+        for k in SIZES:
+            row = {"noise": name, "k": k}
+            for n in SEEDS:
+                tables = sweeps(count, n, k, spread=first(wide, k, 1))
+                row[f"n = {n}"] = percent(float((ours_baseline(tables) < ALPHA).any(1).mean()))
+            against.append(row)
+    return (
+        f"All pairs, OptBench:\n\n{markdown(mine)}\n\nThe worst of the {len(SIZES) * len(SEEDS)} cells:\n\n"
+        f"{markdown(worst)}\n\nThe others against a baseline, OptBench:\n\n{markdown(against)}"
+    )
 
 
-def power(count: int) -> pd.DataFrame:
-    """One configuration two deviations ahead: the chance to find that over a given one of the others, and over any."""
+def power(count: int) -> str:
+    """One configuration two deviations ahead: how often that is found over a given one of the others."""
     rows = []
-    for configurations, correlation in ((4, 0), (4, 0.5), (2, 0), (2, 0.5)):
-        for n in range(3, 11):
-            tables = sweeps(count, n, configurations, correlation=correlation, gap=2)
-            row: dict[str, object] = {"configurations": configurations, "correlation": correlation, "n": n}
-            for test, p in TESTS.items():
-                if configurations == 2 and test != "OptBench":
-                    continue  # with two, all three are the paired t-test
-                found = p(tables)[:, : configurations - 1] < ALPHA  # the pairs of the first configuration
-                row[f"{test}: a given"] = float(found.mean())
-                row[f"{test}: any"] = float(found.any(1).mean())
+    for k, correlation in ((4, 0.0), (4, 0.3), (4, 0.5), (8, 0.0), (2, 0.0)):
+        for n in (3, 4, 5, 6, 8, 10):
+            tables = sweeps(count, n, k, correlation=correlation, gaps=first(2, k))
+            row: dict[str, Any] = {"k": k, "r": correlation, "n": n}
+            for name, method in {"OptBench": ours, "with Holm": ours_holm, **METHODS}.items():
+                row[name] = percent(float((method(tables)[:, 0] < ALPHA).mean()))
+            row["OptBench, baseline"] = percent(float((ours_baseline(tables)[:, 0] < ALPHA).mean()))
             rows.append(row)
-    return pd.DataFrame(rows)
+    return markdown(rows)
 
 
-def enough(table: pd.DataFrame) -> pd.DataFrame:
-    """The seeds at which 80 % are reached."""
+def grid(count: int, rates: int = 5) -> str:
+    """Four optimizers at five rates each, tuned by validation; the first optimizer is two deviations ahead, or none is.
+
+    The mean of a rate is 0, 1, 2, 4 and 8 deviations below the optimizer's best. Validation and test of a run correlate
+    by one half.
+    """
+    below = np.array([0, 1, 2, 4, 8.0])[:rates]
     rows = []
-    for case, group in table.groupby(["configurations", "correlation"], sort=False):
-        group = group.set_index("n").drop(columns=["configurations", "correlation"]).dropna(axis=1)
-        first = {test: next((n for n, share in group[test].items() if share >= POWER), "> 10") for test in group}
-        rows.append(dict(zip(("configurations", "correlation"), case, strict=True)) | first)
-    return pd.DataFrame(rows, dtype=object).fillna("")
+    for correlation in (0.0, 0.3):
+        for n in SEEDS:
+            row: dict[str, Any] = {"r": correlation, "n": n}
+            for ahead in (2.0, 0.0):
+                gaps = (np.array([ahead, 0, 0, 0])[:, None] - below).ravel()
+                shared, seed = normal((count, n, 4 * rates)), normal((count, n, 1))
+                noise = [np.sqrt(0.5) * shared + np.sqrt(0.5) * normal(shared.shape) for _ in range(2)]
+                validation, test = (
+                    np.round(MEAN + SD * (np.sqrt(correlation) * seed + np.sqrt(1 - correlation) * part + gaps), 4)
+                    for part in noise
+                )
+                chosen = validation.mean(1).reshape(count, 4, rates).argmax(2) + rates * np.arange(4)  # (count, 4)
+                winners = np.take_along_axis(test, chosen[:, None, :], axis=2)
+                found = ours(winners) < ALPHA
+                if not ahead:
+                    row["false claims"] = percent(float(found.any(1).mean()))
+                    flatter = (winners.mean(1) - MEAN) / SD + below[chosen % rates]
+                    row["means flatter by (points)"] = f"{100 * SD * flatter.mean():.2f}"
+                    continue
+                every = ours_holm(test)  # of all 190 pairs
+                index = {pair: at for at, pair in enumerate(combinations(range(4 * rates), 2))}
+                at = np.array([index[a, b] for a, b in zip(chosen[:, 0], chosen[:, 1], strict=True)])
+                row["winners"] = percent(float(found[:, 0].mean()))
+                row["all 190 pairs, Holm"] = percent(float((every[np.arange(count), at] < ALPHA).mean()))
+            rows.append(row)
+    return markdown(rows)
 
 
-def coverage(count: int) -> pd.DataFrame:
-    """How often 95 % intervals hold the truth; the bootstrap's by a quarter of the sweeps."""
+def intervals(count: int) -> str:
+    """How often all intervals of a family hold their true differences at once."""
     rows = []
-    for name, draw in NOISES.items():
+    for k in (2, 4, 8, 20):
+        truths: dict[str, Any] = {
+            "all equal": np.zeros(k),
+            "two groups, 2 sd apart": np.where(np.arange(k) < k // 2, 2.0, 0.0),
+            "a ladder of 1 sd": np.arange(k, dtype=float)[::-1],
+        }
+        for name, truth in truths.items():
+            row: dict[str, Any] = {"k": k, "truth": name}
+            i, j = np.triu_indices(k, 1)
+            for correlation in (0.0, 0.5):
+                for n in (3, 5, 10):
+                    tables = sweeps(count, n, k, correlation=correlation, gaps=truth)
+                    difference, error, df = engine(tables)
+                    claimed = ours(tables) < ALPHA
+                    half = stats.t.ppf(1 - ALPHA / (2 * len(i)), df) * error
+                    low, high = difference - half, difference + half
+                    low = np.where(claimed & (difference > 0), np.maximum(low, 0), low)
+                    high = np.where(claimed & (difference < 0), np.minimum(high, 0), high)
+                    true = SD * (truth[i] - truth[j])
+                    row[f"r = {correlation:g}, n = {n}"] = percent(
+                        float(((low <= true) & (true <= high)).all(1).mean())
+                    )
+            rows.append(row)
+    return markdown(rows)
+
+
+def times(count: int, epochs: int = 20) -> str:
+    """Times to a target, counted in whole epochs of at most 20: log-normal, 15 % from run to run.
+
+    Where a run misses the target within the budget, its time is the budget. With five targets, five times the evidence
+    is needed for a claim.
+    """
+    rows = []
+    for k in (2, 4):
+        for middle, name in ((8, "all reach it"), (epochs, "half miss it")):
+            for n in (3, 5, 10):
+                row: dict[str, Any] = {"k": k, "budget": name, "n": n}
+                for faster in (1.0, 1.5):
+                    log = np.log(middle) - first(np.log(faster), k) + 0.15 * normal((count, n, k))
+                    reached = np.ceil(np.exp(log))
+                    table = np.log(np.minimum(reached, epochs))
+                    difference, error, df = engine(table)
+                    p = corrected(p_values(difference, error, df), shaffer_steps(k))
+                    if faster == 1:
+                        row["false, one target"] = percent(float((p < ALPHA).any(1).mean()))
+                        half = stats.t.ppf(1 - ALPHA / (k * (k - 1)), df) * error
+                        row["ratio 1 covered"] = percent(float((np.abs(difference) <= half).all(1).mean()))
+                        row["false, five targets"] = percent(float(several_targets(log, epochs)))
+                    else:
+                        row["1.5 x found, one target"] = percent(float((p[:, 0] < ALPHA).mean()))
+                        row["1.5 x found, as one of five"] = percent(float((5 * p[:, 0] < ALPHA).mean()))
+                rows.append(row)
+    return markdown(rows)
+
+
+def several_targets(log: Floats, epochs: int) -> float:
+    """Any claim at any of five targets, whose times are 0.4 to 1 x the last; each has some noise of its own."""
+    claims = np.full(len(log), False)
+    for part in (0.4, 0.55, 0.7, 0.85, 1.0):
+        own = log + np.log(part) + 0.08 * normal(log.shape)
+        table = np.log(np.minimum(np.ceil(np.exp(own)), epochs))
+        claims |= (5 * corrected(p_values(*engine(table)), shaffer_steps(log.shape[2])) < ALPHA).any(1)
+    return float(claims.mean())
+
+
+def equivalence(count: int, margin: float = 0.005) -> str:
+    """How often "equivalent within 0.5 points" is said of two equals, and how often a verdict is false.
+
+    The false ones: half of the configurations are exactly 0.5 points ahead, which is not within the margin.
+    """
+    rows = []
+    for k in (2, 4):
+        i, j = np.triu_indices(k, 1)
+        apart = np.where(np.arange(k) < k // 2, margin / SD, 0.0)
+        for correlation in (0.0, 0.3, 0.5):
+            row: dict[str, Any] = {"k": k, "r": correlation}
+            found = {
+                n: equivalent(sweeps(count, n, k, correlation=correlation), margin)[:, 0].mean() for n in range(3, 26)
+            }
+            row |= {f"n = {n}": percent(float(found[n])) for n in (5, 8, 10, 15, 20)}
+            row["seeds for 80 %"] = next((n for n, share in found.items() if share >= POWER), "> 25")
+            wrong = []
+            for n in (5, 10, 20):
+                tables = sweeps(count, n, k, correlation=correlation, gaps=apart)
+                equal = apart[i] == apart[j]
+                false = np.where(equal, ours(tables) < ALPHA, equivalent(tables, margin))
+                wrong.append(float(false.any(1).mean()))
+            row["false verdicts (worst of n = 5, 10, 20)"] = percent(max(wrong))
+            rows.append(row)
+    return markdown(rows)
+
+
+def equivalent(tables: Floats, margin: float) -> Any:
+    """`(sweeps, pairs)`: whether a pair is called equivalent."""
+    difference, error, df = engine(tables)
+    p = 2 * stats.t.sf((margin - np.abs(difference)) / error, df)
+    return corrected(p, np.arange(p.shape[1], 0, -1)) < ALPHA
+
+
+def seeds(count: int, gap: float = 0.005) -> str:
+    """How often the range of seeds that a pilot gives, to find 0.5 points, holds the true number."""
+    rows = []
+    for k in (2, 4, 8):
+        for correlation in (0.0, 0.5):
+            tests, ahead = k * (k - 1) // 2, first(gap / SD, k)
+            found = (
+                n
+                for n in range(3, 60)
+                if (ours(sweeps(count, n, k, correlation=correlation, gaps=ahead))[:, 0] < ALPHA).mean() >= POWER
+            )
+            truth = next(found)
+            row: dict[str, Any] = {"k": k, "r": correlation, "seeds for 80 %": truth}
+            for n in (3, 5, 8):
+                variance, df = residual(sweeps(count, n, k, correlation=correlation), np.full((count, k), True))
+                low, high = seeds_to_find(gap, np.sqrt(2 * variance), df, k, tests)
+                holds = percent(float(((low <= truth) & (truth <= high)).mean()))
+                row[f"range after n = {n} (median)"] = (
+                    f"{np.median(low):.0f} to {np.median(high):.0f}; holds in {holds}"
+                )
+            rows.append(row)
+    return markdown(rows)
+
+
+def means(count: int) -> str:
+    """How often the 95 % interval of one configuration holds the truth; the bootstrap's by a quarter of the sweeps."""
+    rows = []
+    for name, draw in {"normal": normal, "heavy tails (t, 5 df)": heavy, "skewed (gamma, shape 2)": skewed}.items():
         far = np.sort(draw((2_000_000,)))
         middle = far[len(far) // 4 : -len(far) // 4].mean()  # the true interquartile mean of this noise
         for n in (3, 5, 10, 20):
@@ -160,7 +478,7 @@ def coverage(count: int) -> pd.DataFrame:
                     "IQM (OptBench)": held(map(iqm_interval, samples), MEAN + SD * middle),
                 }
             )
-    return pd.DataFrame(rows)
+    return markdown(rows)
 
 
 def bootstrap(samples: Floats, method: str) -> Floats:
@@ -171,14 +489,14 @@ def bootstrap(samples: Floats, method: str) -> Floats:
     return np.column_stack([found.low, found.high])
 
 
-def held(intervals: Iterable[tuple[float, float]] | Floats, truth: float) -> str:
-    low, high = np.array([interval for interval in intervals if np.isfinite(interval).all()]).T
+def held(found: Iterable[tuple[float, float]] | Floats, truth: float) -> str:
+    low, high = np.array([interval for interval in found if np.isfinite(interval).all()]).T
     return percent(((low <= truth) & (truth <= high)).mean())
 
 
 def written(count: int, seeds: int = 5) -> str:
-    """The same through files: runs on disk, and what `compare` says of them."""
-    claimed = 0
+    """The same through files: runs on disk, and what `compare` says of them; a tenth of the sweeps."""
+    claimed, count = 0, count // 10
     for table in sweeps(count, seeds, len(OPTIMIZERS), correlation=0.3):
         with tempfile.TemporaryDirectory() as folder:
             for seed, optimizer in np.ndindex(table.shape):
@@ -190,40 +508,47 @@ def written(count: int, seeds: int = 5) -> str:
     return f"{claimed} of {count} reports ({percent(claimed / count)}) claim a difference"
 
 
+SECTIONS: dict[str, Callable[[int], str]] = {
+    "false": false_claims,
+    "power": power,
+    "grid": grid,
+    "intervals": intervals,
+    "times": times,
+    "equivalence": equivalence,
+    "seeds": seeds,
+    "means": means,
+    "written": written,
+}
+
+
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def markdown(table: pd.DataFrame) -> str:
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
+    table = pd.DataFrame(rows, dtype=object).fillna("")
     cells = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join(
-        "| " + " | ".join(f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row) + " |"
-        for row in cells
-    )
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in cells)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps for each cell of each table")
-    parser.add_argument("--written", type=int, default=300, help="sweeps that are written to disk and compared")
+    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}; all of them if none is named")
+    parser.add_argument("--sweeps", type=int, default=2000, help="simulated sweeps for each figure")
     arguments = parser.parse_args()
-    begun = time.process_time()
-    print(f"`python benchmarks/claims.py --sweeps {arguments.sweeps} --written {arguments.written}`")
+    if unknown := set(arguments.sections) - SECTIONS.keys():
+        parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
+    check_engine()
     print(f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}")
-    print(f"\n## Claims where nothing differs: {arguments.sweeps} sweeps a cell, four configurations\n")
-    print(markdown(false_claims(arguments.sweeps)), flush=True)
-    print("\nThrough files, four configurations, 5 seeds:", written(arguments.written), flush=True)
-    found = power(arguments.sweeps)
-    shown = found.astype(dict.fromkeys(found.columns, object))
-    for column in found.columns[3:]:
-        shown[column] = ["" if np.isnan(share) else percent(share) for share in found[column]]
-    print(f"\n## One configuration is two standard deviations of a run ahead: {arguments.sweeps} sweeps a row\n")
-    print(markdown(shown))
-    print(f"\nSeeds for {POWER:.0%}:\n")
-    print(markdown(enough(found)), flush=True)
-    print(f"\n## What 95 % intervals cover: {arguments.sweeps} samples a cell, for the bootstrap a quarter\n")
-    print(markdown(coverage(arguments.sweeps)))
-    print(f"\n{time.process_time() - begun:.0f} s of one core")
+    for name in arguments.sections or SECTIONS:
+        begun = time.process_time()
+        # each section by itself gives the same figures as all of them
+        generator.bit_generator.state = np.random.default_rng(20260).bit_generator.state
+        title = (SECTIONS[name].__doc__ or "").split("\n")[0]
+        print(f"\n## {name}: {title}\n\n{SECTIONS[name](arguments.sweeps)}")
+        print(
+            f"\n{arguments.sweeps} sweeps for each figure; {time.process_time() - begun:.0f} s of one core", flush=True
+        )
 
 
 if __name__ == "__main__":
