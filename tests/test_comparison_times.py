@@ -57,12 +57,19 @@ def test_several_targets_share_the_error() -> None:
     assert nobody.p_adjusted == pytest.approx(one.p_adjusted)
 
 
-def test_no_ratio_is_claimed_of_unequal_budgets_or_without_spread() -> None:
+def test_whole_epochs_are_no_precision() -> None:
+    """The same epoch at every seed: the error is that of rounding, an epoch's twelfth in variance for each of two."""
+    (same, _) = ratios({"adam": (4, 4, 4), "sgd": (5, 5, 5)}).itertuples()
+    error = np.sqrt((1 / 4**2 + 1 / 5**2) / 12 / 3)
+    assert same.p_adjusted == pytest.approx(2 * stats.t.sf(np.log(5 / 4) / error, 2))
+    assert (same.verdict, ratios({"adam": (2, 2, 2), "sgd": (8, 8, 8)}).verdict[0]) == ("undecided", "better")
+
+
+def test_no_ratio_is_claimed_of_unequal_budgets_or_of_two_seeds() -> None:
     (withheld, _) = ratios({"adam": ADAM, "sgd": SGD}, budgets={"adam": 1, "sgd": 2}).itertuples()
     assert withheld.verdict == "withheld" and np.isnan([withheld.p_adjusted, withheld.low]).all() and withheld.ratio < 1
-    (constant, _) = ratios({"adam": (4, 4, 4), "sgd": (8, 8, 8)}).itertuples()
-    assert (constant.verdict, constant.ratio) == ("unknown", pytest.approx(0.5))
-    assert ratios({"adam": (4, 4, 4), "sgd": (4, 4, 4)}).empty
+    (equal, _) = ratios({"adam": (4, 4, 4), "sgd": (4, 4, 4)}).itertuples()
+    assert (equal.verdict, equal.ratio, equal.p_adjusted) == ("undecided", 1, 1)
     assert ratios({"adam": (4, 5), "sgd": (8, 9)}).empty  # two seeds
     assert ratios({"adam": ADAM}).empty and ratios({"adam": ADAM, "sgd": SGD}, ()).empty
 

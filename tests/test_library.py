@@ -57,7 +57,15 @@ def test_the_public_surface():
         "Run": ["folder", "record", "trust=()"],
         "load_run": ["folder", "trust=()"],
         "load_runs": ["runs"],
-        "compare": ["runs", "by=None", "baseline=None", "metric=test/accuracy"],
+        "compare": [
+            "runs",
+            "by=None",
+            "baseline=None",
+            "metric=test/accuracy",
+            "pairs=None",
+            "margin=None",
+            "gap=None",
+        ],
         "net": ["self", "weights=best"],
         "predict": ["self", "images", "weights=best"],
     }

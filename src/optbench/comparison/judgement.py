@@ -116,8 +116,9 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     reached = times.reach_targets(curves, validation, levels)
     targets = times.median_times(reached, frame.configuration, order)
     seconds = [] if facts.times_withheld else ["seconds"]
+    codes = fairness.versions_of_code(facts.records)
     blocks_of = pd.Series(
-        [f"{record.seed} {fairness.version_of_code(record)}" for record in facts.records], frame.index, dtype=object
+        [f"{record.seed} {code}" for record, code in zip(facts.records, codes, strict=True)], frame.index, dtype=object
     )
     faster = times.compare_times(
         reached, frame, blocks_of, curves, compared, facts.baseline, family, [unit, *seconds], budgets

@@ -60,6 +60,7 @@ def compare_pairs(
     questions: int = 1,
     margin: float = 0.0,
     gap: float = 0.0,
+    rounding: Floats | None = None,
 ) -> pd.DataFrame:
     """The pairs of columns of `values`, paired by row: one family, in which at most ALPHA of all sweeps claims falsely.
 
@@ -70,6 +71,7 @@ def compare_pairs(
         questions: how many such families are asked at once, such as the times to several targets.
         margin: pairs that are closer than that are equivalent.
         gap: the true difference that a further sweep is planned to find.
+        rounding: the deviation of each value that its rounding alone makes, where that is coarse; no error is smaller.
 
     Returns:
         one row per pair of columns `i < j`: `i`, `j`, `n`, `difference` (i - j), `low`, `high`, `improvement`, `p`,
@@ -116,6 +118,10 @@ def compare_pairs(
             both &= (i != baseline) & (j != baseline)
     df = np.where(both, shared_df, np.maximum(n - 1, 1))
     error = np.where(both, np.fmax(own, np.sqrt(2) * shared), own) / np.sqrt(np.maximum(n, 1))
+    if rounding is not None:
+        together = np.isfinite(values[:, i]) & np.isfinite(values[:, j])
+        rounded = np.where(together, rounding[:, i] ** 2 + rounding[:, j] ** 2, 0).sum(0)
+        error = np.fmax(error, np.sqrt(rounded) / np.maximum(n, 1))
     # Without any spread the seed has no effect, and the samples are one sample: nothing can be told
     size = np.nan_to_num(np.abs(values)).max(0, initial=0)
     error[(error <= ROUNDING * np.maximum(size[i], size[j])) | (n < FEWEST)] = np.nan
@@ -129,7 +135,7 @@ def compare_pairs(
     p_adjusted = np.minimum(questions * (shaffer(p, i, j) if baseline is None else holm(p)), 1)
     half = stats.t.ppf(1 - ALPHA / (2 * questions * tests), df) * error if tests else np.full(len(p), np.nan)
     usual = np.where(both, np.sqrt(2) * shared, own)
-    usual[~np.isfinite(p)] = np.nan
+    usual[~np.isfinite(p) | (usual == 0)] = np.nan
     planned = [seeds_to_find(gap, usual, df, count, questions * tests) for count in (alike, 2)]
     claimed = p_adjusted < ALPHA
     equivalent = questions * holm(2 * stats.t.sf((margin - np.abs(difference)) / error, df)) < ALPHA

@@ -168,6 +168,7 @@ def times_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup])
     frame = judgement.times.head(MOST_DIFFERENCES)
     if frame.empty:
         return []
+    within = intervals(lambda _, low, high: wording.ratio_interval(low, high), "", frame["low"], frame["high"])
     verdicts = VERDICTS | {Verdict.BETTER: "A is faster", Verdict.WORSE: "A is slower"}
     levels = [
         wording.level(facts.validation, target, facts.higher_is_better, digits=None) for target in frame["target"]
@@ -183,9 +184,9 @@ def times_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup])
                 Cell(
                     f"{wording.ratio(row.ratio)} × the {row.unit}",
                     row.ratio,
-                    wording.ratio_interval(row.low, row.high) + " within the budget" * row.censored,
+                    " ".join(filter(None, [interval, "within the budget" * row.censored])),
                 )
-                for row in frame.itertuples()
+                for row, interval in zip(frame.itertuples(), within, strict=True)
             ],
         ),
         *numbers("common seeds", frame["n"], wording.count),
