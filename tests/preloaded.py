@@ -1,5 +1,6 @@
 """What the process of typed.py imports: all that a command may need, and no thread."""
 
+import logging
 import os
 
 from optbench.pool.devices import THREADS
@@ -10,3 +11,7 @@ import optbench.comparison.report.write
 import optbench.evaluation
 import optbench.pool.launch
 import optbench.run  # noqa: F401
+
+for library in ("pytorch_lightning", "lightning_fabric"):  # a command imports them after Hydra has set up logging
+    logging.getLogger(library).handlers.clear()
+    logging.getLogger(library).propagate = True

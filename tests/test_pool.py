@@ -28,8 +28,6 @@ from optbench.pool.processes import Pool, Run
 from optbench.pool.table import last_line, last_row, outcome, why_failed
 from optbench.training import build
 
-TRAIN = PROJECT / "src" / "train.py"
-
 # Devices
 
 
@@ -519,7 +517,7 @@ def pooled(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Cal
 def start(folder: Path, *arguments: str) -> typed.Process:
     """`python src/train.py -m …`: its runs are forked."""
     place = {"folder": folder.parent, "cwd": folder.parent, "env": {**os.environ, "CUDA_VISIBLE_DEVICES": ""}}
-    return typed.script(TRAIN, "-m", *SMALL, *arguments, f"hydra.sweep.dir={folder.name}", **place)
+    return typed.script("train", "-m", *SMALL, *arguments, f"hydra.sweep.dir={folder.name}", **place)
 
 
 def sweep(folder: Path, *arguments: str) -> Result:

@@ -3,12 +3,12 @@
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
-from conftest import PROJECT, SMALL, shell
+import typed
+from conftest import SMALL
 from optbench.records import trust
 from sweeps import write_run
 
@@ -25,7 +25,7 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def trained_once(tmp_path_factory: pytest.TempPathFactory, *arguments: str) -> Path:
     folder = tmp_path_factory.mktemp("trained") / "run"
     places = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-    done = shell(sys.executable, str(PROJECT / "src/train.py"), *arguments[:1], *SMALL, *arguments[1:], *places)
+    done = typed.script("train", *arguments[:1], *SMALL, *arguments[1:], *places, folder=folder.parent).result()
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -37,7 +37,7 @@ def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_once(tmp_path_factory, "-m", "optimizer=adam")
+    return trained_once(tmp_path_factory, "-m", "optimizer=adam", "hydra/launcher=basic")
 
 
 @pytest.fixture

@@ -19,11 +19,16 @@ FORKS = multiprocessing.get_context("forkserver")
 
 
 class Process:
-    """A command that runs; what it prints is in two files of `folder`."""
+    """A command that runs; what it prints is in two files of `folder`, until `result` has read them.
+
+    `place` has `cwd` and `env`, as subprocess has them.
+    """
 
     def __init__(self, target: Callable[..., object], *arguments: Any, folder: Path, **place: Any) -> None:
         self.printed = [folder / f"printed.{os.urandom(4).hex()}.{stream}" for stream in ("out", "err")]
-        self.process = FORKS.Process(target=alone, args=(target, arguments, self.printed), kwargs=place)
+        self.process = FORKS.Process(
+            target=alone, args=(target, arguments, self.printed), kwargs={"env": dict(os.environ), **place}
+        )
         self.process.start()
         assert self.process.pid is not None
         self.pid = self.process.pid
@@ -48,17 +53,19 @@ class Process:
     def result(self, timeout: float | None = 300) -> subprocess.CompletedProcess[str]:
         status = self.wait(timeout)
         out, err = (path.read_text(errors="replace") for path in self.printed)
+        for path in self.printed:
+            path.unlink()
         return subprocess.CompletedProcess([], status, out, err)
 
 
-def script(path: Path, *arguments: str, folder: Path, **place: Any) -> Process:
-    """`python <path> <arguments>`; `place` has `cwd` and `env`, as subprocess has them."""
-    return Process(run_script, str(path), arguments, folder=folder, **place)
+def script(name: str, *arguments: str, folder: Path, **place: Any) -> Process:
+    """`python src/<name>.py <arguments>`."""
+    return Process(run_script, str(PROJECT / "src" / f"{name}.py"), arguments, folder=folder, **place)
 
 
 def run_script(path: str, arguments: tuple[str, ...]) -> None:
     sys.argv = [path, *arguments]
-    sys.path[0] = str(Path(path).parent)
+    sys.path.insert(0, str(Path(path).parent))
     runpy.run_path(path, run_name="__main__")
 
 
@@ -66,8 +73,8 @@ def alone(
     target: Callable[..., object],
     arguments: tuple[Any, ...],
     printed: list[Path],
+    env: Mapping[str, str],
     cwd: Path = PROJECT,
-    env: Mapping[str, str] | None = None,
 ) -> None:
     """In the new process: its own session, folder, environment and files, as a shell would give them."""
     os.setsid()
@@ -75,8 +82,8 @@ def alone(
         with path.open("ab") as file:
             os.dup2(file.fileno(), number)
     os.chdir(cwd)
-    if env is not None:
-        os.environ.clear()
-        os.environ.update(env)
+    os.environ.clear()
+    os.environ.update(env)
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     target(*arguments)
