@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +15,8 @@ import torch
 from lightning_utilities.core.imports import RequirementCache
 from PIL import Image
 
-from conftest import Result, shell
+import typed
+from conftest import Result
 
 Command = Callable[..., Result]
 
@@ -170,9 +170,9 @@ def test_flags(command: Command, arguments: list[str], unknown: str) -> None:
     assert "Settings are key=value without dashes, after flags such as -m:" in result.sentence
 
 
-def test_the_traceback_on_demand() -> None:
-    arguments = [sys.executable, "src/train.py", "data=shapes", "optimizer=nadam"]
-    plain = shell(*arguments)
+def test_the_traceback_on_demand(tmp_path: Path) -> None:
+    arguments = ("train", "data=shapes", "optimizer=nadam")
+    plain = typed.script(*arguments, folder=tmp_path).result()
     assert plain.returncode == 1 and plain.stdout == ""
     assert (
         plain.stderr.split()
@@ -180,7 +180,7 @@ def test_the_traceback_on_demand() -> None:
             "optimizer=nadam is not known; did you mean adam? The choices of optimizer are: adam, adamw, rmsprop, sgd."
         ).split()
     )
-    full = shell("env", "HYDRA_FULL_ERROR=1", *arguments)
+    full = typed.script(*arguments, folder=tmp_path, env={**os.environ, "HYDRA_FULL_ERROR": "1"}).result()
     assert full.returncode == 1
     assert "Traceback (most recent call last)" in full.stderr and "MissingConfigException" in full.stderr
 

@@ -11,6 +11,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.plugins import Plugins
 
+import typed
 from conftest import PROJECT, SMALL
 
 SBATCH = """#!/bin/sh
@@ -67,25 +68,21 @@ def test_a_worker_stands_where_the_command_was_typed(tmp_path: Path, monkeypatch
 
 def test_slurm_gives_the_records_of_the_serial_launcher(tmp_path: Path):
     pytest.importorskip("submitit")
-    typed = tmp_path / "typed"
+    here = tmp_path / "here"
     for name, text in {"sbatch": SBATCH, "srun": SRUN}.items():
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    typed.mkdir()
-    launchers = {"serial": [], "slurm": ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"]}
+    here.mkdir()
+    launchers = {
+        "serial": ["hydra/launcher=basic"],
+        "slurm": ["hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1"],
+    }
     for name, overrides in launchers.items():
         arguments = ["-m", *SMALL, "optimizer=adam,sgd", f"hydra.sweep.dir={name}", *overrides]
-        result = subprocess.run(
-            [sys.executable, PROJECT / "src/train.py", *arguments],
-            cwd=typed,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        result = typed.script("train", *arguments, folder=tmp_path, cwd=here, env=environment).result()
         assert result.returncode == 0, result.stderr + result.stdout
-    serial, slurm = (sorted((typed / name).glob("[01]_*")) for name in ("serial", "slurm"))
+    serial, slurm = (sorted((here / name).glob("[01]_*")) for name in ("serial", "slurm"))
     assert [run.name for run in serial] == [run.name for run in slurm] and len(slurm) == 2
     for ours, theirs in zip(slurm, serial, strict=True):
         assert record(ours) == record(theirs)

@@ -8,7 +8,7 @@ CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / 
 ELSEWHERE = {
     ("logger", "wandb"): "needs an account and a package that is no dependency",
     ("trainer", "gpu"): "needs a GPU",
-    ("trainer", "ddp"): "starts processes; test_ddp.py does it",
+    ("trainer", "ddp"): "starts processes; test_distributed_ddp.py does it",
 }
 
 

@@ -1,8 +1,5 @@
 import copy
 import math
-import os
-import subprocess
-import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +10,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import PROJECT
+import typed
 from optbench.callbacks.divergence_guard import Diverged, DivergenceGuard
 from optbench.distributed.batchnorm import WholeBatchNorm
 from optbench.distributed.ranks import batch_mean
@@ -80,10 +77,12 @@ def process(rank: int, world: int, meeting: str) -> None:
     dist.destroy_process_group()
 
 
+def processes(world: int, meeting: str) -> None:
+    torch.multiprocessing.start_processes(process, (world, meeting), nprocs=world, start_method="fork")
+
+
 def test_three_processes_compute_what_one_does(tmp_path):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (PROJECT / "src", PROJECT / "tests")))}
-    command = [sys.executable, __file__, str(tmp_path / "meeting")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = typed.Process(processes, 3, str(tmp_path / "meeting"), folder=tmp_path).result()
     assert done.returncode == 0, done.stderr
 
 
@@ -97,7 +96,3 @@ def test_alone_it_is_the_plain_mean_bit_for_bit():
         loss.backward()
         assert torch.equal(loss, F.cross_entropy(logits, labels)) and torch.equal(mean, loss)
         assert torch.equal(logits.grad, gradient)
-
-
-if __name__ == "__main__":  # forks: Lightning is imported once
-    torch.multiprocessing.start_processes(process, (3, sys.argv[1]), nprocs=3, start_method="fork")

@@ -2,25 +2,25 @@
 
 import csv
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import typed
 from conftest import PROJECT, SMALL, Result
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu"]
 
 
 def processes(folder: Path, *arguments: str, path: Path = PROJECT) -> Result:
-    """`python src/train.py` in a process of its own, called from the parent of `folder`."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path)}
-    command = [sys.executable, str(PROJECT / "src" / "train.py"), *SMALL, *DDP, f"hydra.run.dir={folder.name}"]
-    done = subprocess.run(
-        [*command, *arguments], cwd=folder.parent, env=environment, capture_output=True, text=True, timeout=300
-    )
+    """`python src/train.py` in a process of its own, called from the parent of `folder`.
+
+    Lightning starts the second process: a fresh Python.
+    """
+    place = {"cwd": folder.parent, "env": {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path)}}
+    settings = [*SMALL, *DDP, f"hydra.run.dir={folder.name}", *arguments]
+    done = typed.script("train", *settings, folder=folder.parent, **place).result()
     return Result(done.returncode, done.stdout, done.stderr, folder)
 
 
