@@ -41,7 +41,7 @@ RUN = (
 ).split() + ["model.layers=[64 relu batchnorm dropout, 64 tanh dropout]", "callbacks.early_stopping.patience=50"]
 VARIANTS = ("optimizer=adam", "optimizer=sgd scheduler=cosine", "optimizer=rmsprop scheduler=onecycle",
             "optimizer=adamw augmentation=crop_flip")  # fmt: skip
-LONGEST = 22  # seconds after which a signal comes at the latest
+MOMENTS = (0.5, 22.0)  # seconds from the start to a signal: the earliest and the latest
 POOL = ["hydra/launcher=pool", "hydra.launcher.workers=2", "compare=false"]
 SWEEP = ["optimizer=adam,sgd", "seed=0,1"]
 
@@ -53,8 +53,15 @@ class Campaign:
         self.root, self.random, self.count, self.notes = root, random.Random(seed), Counter[str](), list[str]()
         self.environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.environment.pop("OPTBENCH_PARENT", None)
+        self.sessions = set[int]()
 
-    def start(self, *arguments: str, **options: object) -> subprocess.Popen:
+    def start(self, *arguments: str) -> subprocess.Popen:
+        process = self.launch(arguments)
+        self.sessions.add(process.pid)
+        return process
+
+    def launch(self, arguments: tuple[str, ...]) -> subprocess.Popen:
+        """In a session of its own. The short form in tests/ replaces this by a fork, which is quicker."""
         with (self.root / "output.log").open("ab") as log:
             return subprocess.Popen(
                 [*TRAIN, *arguments],
@@ -63,7 +70,6 @@ class Campaign:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 env=self.environment,
-                **options,  # type: ignore[call-overload]
             )
 
     def finding(self, what: str, detail: object) -> None:
@@ -96,18 +102,31 @@ class Campaign:
 
     def nobody_left(self, folder: Path) -> None:
         time.sleep(0.2)
-        left = [pid for pid in Path("/proc").glob("[0-9]*") if str(folder) in cmdline(pid)]
-        if left:
-            self.finding("processes left behind", [cmdline(pid)[-200:] for pid in left])
-            for pid in left:
-                os.kill(int(pid.name), signal.SIGKILL)
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ends, or is somebody else's
+                command = (process / "cmdline").read_bytes()[-200:]  # nothing: it is dead
+                if command and (self.is_orphan(int(process.name)) or uses(process, folder)):
+                    self.finding("processes left behind", command)
+                    os.kill(int(process.name), signal.SIGKILL)
+
+    def is_orphan(self, process: int) -> bool:
+        """Whether one of the commands started it and has ended."""
+        session = os.getsid(process)
+        return session in self.sessions and not Path(f"/proc/{session}").exists()
 
 
-def cmdline(process: Path) -> str:
-    try:
-        return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    except OSError:
-        return ""
+def uses(process: Path, folder: Path) -> bool:
+    """Whether a process has a file below the folder open, as a run of a pool has, which prints into its output.log.
+
+    Its command line does not tell: it is forked, and has that of its pool.
+    """
+    return any(file.readlink().is_relative_to(folder) for file in (process / "fd").iterdir())
+
+
+def runs_of(pool: int) -> list[int]:
+    """The pool's children that have a session of their own."""
+    children = map(int, Path(f"/proc/{pool}/task/{pool}/children").read_text().split())
+    return [child for child in children if os.getsid(child) == child]
 
 
 def status(folder: Path) -> str:
@@ -115,9 +134,7 @@ def status(folder: Path) -> str:
     return json.loads(path.read_text())["status"] if path.is_file() else "none"
 
 
-def disturb(
-    it: Campaign, name: str, arguments: list[str], reference: Path, faults: int, signum: int, longest: float
-) -> int:
+def disturb(it: Campaign, name: str, arguments: list[str], reference: Path, faults: int, signum: int) -> int:
     """Start a run, send it a signal at a random moment, resume it, until so many signals have hit; returns how many."""
     hits = number = 0
     while hits < faults:
@@ -126,7 +143,7 @@ def disturb(
         for _ in range(20):
             process = it.start(*command)
             try:
-                process.wait(it.random.uniform(0.5, LONGEST))
+                process.wait(it.random.uniform(*MOMENTS))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signum) if signum == signal.SIGKILL else process.send_signal(signum)
                 code = process.wait(60)
@@ -178,7 +195,6 @@ def signals(it: Campaign, faults: int, signum: int, what: str) -> None:
                 reference(it, k),
                 n,
                 signum,
-                22,
             )
             for k, (variant, n) in enumerate(zip(parts, share, strict=True))
         ]
@@ -213,13 +229,12 @@ def sweeps(it: Campaign, args: argparse.Namespace) -> None:
         command = ["-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}"]
         for _ in range(20):
             process = it.start(*command)
-            end = time.monotonic() + it.random.uniform(4, 45)
+            end = time.monotonic() + it.random.uniform(*MOMENTS)
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)
             if process.poll() is None:
-                runs = [p for p in Path("/proc").glob("[0-9]*") if f"hydra.run.dir='{folder}" in cmdline(p)]
-                if runs and it.random.random() < 0.5:
-                    os.kill(int(it.random.choice(runs).name), signal.SIGKILL)
+                if (runs := runs_of(process.pid)) and it.random.random() < 0.5:
+                    os.kill(it.random.choice(runs), signal.SIGKILL)
                     it.count["SIGKILL to a run of a pool"] += 1
                     process.wait(300)  # the others continue
                 else:
@@ -359,11 +374,11 @@ def oom(it: Campaign, args: argparse.Namespace) -> None:
     group, limit, events = cgroup()
     whole, folder = whole_sweep(it), it.root / "oom"
     process = it.start("-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}")
-    while not (victims := [p for p in Path("/proc").glob("[0-9]*") if f"hydra.run.dir='{folder}" in cmdline(p)]):
+    while not (victims := runs_of(process.pid)):
         time.sleep(0.1)
     victim = it.random.choice(victims)
-    time.sleep(8)
-    (group / "cgroup.procs").write_text(victim.name)
+    time.sleep(1)
+    (group / "cgroup.procs").write_text(str(victim))
     limit.write_text(str(2**20))
     process.wait(300)
     killed = dict(line.split() for line in events.read_text().splitlines())["oom_kill"]
