@@ -21,12 +21,6 @@ from conftest import Result
 Command = Callable[..., Result]
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To learn whether `hydra.mode` asks for a sweep, Hydra composes everything twice: half of the time taken here."""
-    monkeypatch.setattr("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None)
-
-
 def refused(result: Result, *words: str) -> None:
     """One paragraph with these words on stderr; in the folder at most what says that, and why, the run failed."""
     assert result.status == 1

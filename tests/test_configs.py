@@ -16,7 +16,9 @@ ELSEWHERE = {
 @pytest.mark.filterwarnings("ignore:.*noload.*")  # SQLAlchemy, of what MLflow does
 @pytest.mark.filterwarnings("ignore:.*overfit but enabled.*")  # debug=overfit means it
 def test_every_choice_of_every_group_trains(command, tmp_path, group, choice):
-    arguments = [argument for argument in SMALL if not argument.startswith("callbacks")]
+    arguments = list(SMALL)
+    if group in ("callbacks", "debug", "experiment", "logger", "model"):  # with the figures that those may change
+        arguments = [argument for argument in arguments if not argument.startswith("callbacks")]
     if group == "model":
         arguments = [argument for argument in arguments if not argument.startswith("model")]
     if (group, choice) == ("logger", "mlflow"):
