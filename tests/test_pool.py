@@ -377,6 +377,7 @@ def test_an_error_of_a_forked_run(tmp_path: Path) -> None:
 def test_a_signal_ends_a_forked_run(tmp_path: Path) -> None:
     def work() -> None:
         print("step 7 of 9\nstep 8 of 9", flush=True)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
         os.kill(os.getpid(), signal.SIGHUP)
 
     assert why_failed(forked(tmp_path, work)) == "killed by SIGHUP; its last line: step 8 of 9"
