@@ -1,4 +1,5 @@
 import itertools
+import json
 import re
 import shlex
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from conftest import PROJECT, shell
+from conftest import PROJECT, SMALL, shell
 
 TRAIN = str(PROJECT / "src" / "train.py")
 
@@ -32,6 +33,16 @@ def test_help_and_configuration_load_neither_torch_nor_lightning():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT / "src")
     assert result.returncode == 0, result.stderr
     assert "weight_decay_on: all" in result.stdout
+
+
+def test_train_and_evaluate_in_fresh_processes(tmp_path):
+    """Other tests start commands where torch and Lightning have been imported."""
+    trained = shell(sys.executable, TRAIN, *SMALL, f"hydra.run.dir={tmp_path}/run")
+    assert trained.returncode == 0 and "Test accuracy" in trained.stdout, trained.stderr
+    evaluated = shell(sys.executable, str(PROJECT / "src" / "evaluate.py"), f"run={tmp_path}/run")
+    assert evaluated.returncode == 0, evaluated.stderr
+    accuracy = json.loads((tmp_path / "run" / "summary.json").read_text())["test"]["test/accuracy"]
+    assert f"{accuracy:.4f}" in evaluated.stdout
 
 
 README = (PROJECT / "README.md").read_text()
