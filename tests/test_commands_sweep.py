@@ -1,10 +1,13 @@
 import json
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 from test_recovery_resume import Killed, send, strike
 
+import typed
+from conftest import SMALL
 from undisturbed import differences
 
 SWEEP = ("-m", "optimizer=adam,sgd", "seed=0,1", "model.dropout=0.5", "trainer.max_epochs=2")  # 12 steps a run
@@ -12,6 +15,21 @@ SWEEP = ("-m", "optimizer=adam,sgd", "seed=0,1", "model.dropout=0.5", "trainer.m
 
 def records(folder: Path) -> dict[str, bytes]:
     return {path.parent.name: path.read_bytes() for path in sorted(folder.glob("*/summary.json"))}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "sweep"
+    settings = ["optimizer=adam,sgd", "hydra/launcher=basic", f"hydra.sweep.dir={folder}"]
+    done = typed.script("train", "-m", *SMALL, *settings, folder=folder.parent).result()
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def sweep(trained, tmp_path):
+    """A copy of a sweep that has ended."""
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
@@ -111,19 +129,18 @@ def test_a_signal_ends_a_sweep_and_its_comparison_is_written(train, resume, monk
     assert len(records(stopped.folder)) == 1
 
 
-def test_a_changed_configuration_is_refused_with_the_difference(train, resume):
-    sweep = train("-m", "optimizer=adam,sgd")
-    path = next(sweep.folder.glob("1_*/summary.json"))
+def test_a_changed_configuration_is_refused_with_the_difference(sweep, resume):
+    path = next(sweep.glob("1_*/summary.json"))
     record = json.loads(path.read_text())
     record["config"]["optimizer"]["lr"], record["config"]["model"]["width"] = 0.5, 3
     path.write_text(json.dumps(record))
-    (sweep.folder / path.parent.name / "checkpoints" / "best.ckpt").unlink()
-    before = records(sweep.folder)
+    (path.parent / "checkpoints" / "best.ckpt").unlink()
+    before = records(sweep)
     refused = resume()
     assert refused.status == 1
     assert f"{path.parent} holds a run with another configuration:" in refused.sentence
     assert "model.width was 3, now it is null; optimizer.lr was 0.5, now it is 0.04." in refused.sentence
-    assert records(sweep.folder) == before and "[0]" not in refused.out
+    assert records(sweep) == before and "[0]" not in refused.out
 
 
 def test_a_sweep_in_the_folder_of_another_is_refused(train, monkeypatch):
@@ -143,28 +160,25 @@ def test_a_sweep_in_the_folder_of_another_is_refused(train, monkeypatch):
         (("-m", "resume={folder}", "seed=0,1,2"), "so seed=0,1,2 cannot be given. Leave it out, or start a new sweep."),
     ],
 )
-def test_what_resume_refuses(train, command, arguments, words):
-    train("-m", "optimizer=adam,sgd")
+def test_what_resume_refuses(sweep, command, arguments, words):
     refused = command("train", *arguments)
     assert refused.status == 1 and words in refused.sentence
 
 
-def test_a_search_does_not_resume(train, command):
-    folder = train("-m", "seed=0,1").folder
-    path = folder / "multirun.yaml"
+def test_a_search_does_not_resume(sweep, command):
+    path = sweep / "multirun.yaml"
     path.write_text(path.read_text().replace("optbench_pool.GridSweeper", "optuna_sweeper.OptunaSweeper"))
     refused = command("train", "-m", "resume={folder}")
     assert refused.status == 1 and "only sweeps over given values can resume" in refused.sentence
 
 
-def test_the_same_settings_and_another_launcher_may_be_given(train):
+def test_the_same_settings_and_another_launcher_may_be_given(sweep):
     from optbench.commands.resume import command
 
-    folder = train("-m", "optimizer=adam,sgd").folder
-    plain = command(["-m", f"resume={folder}"])
+    plain = command(["-m", f"resume={sweep}"])
     plain.remove("hydra/launcher=basic")
-    assert f"hydra.sweep.dir='{folder}'" in plain and "optimizer=adam,sgd" in plain and "resume" not in str(plain)
-    pool = command(["-m", f"resume={folder}", "hydra/launcher=pool", "hydra.launcher.workers=2"])
+    assert f"hydra.sweep.dir='{sweep}'" in plain and "optimizer=adam,sgd" in plain and "resume" not in str(plain)
+    pool = command(["-m", f"resume={sweep}", "hydra/launcher=pool", "hydra.launcher.workers=2"])
     assert pool == ["-m", "hydra/launcher=pool", "hydra.launcher.workers=2", *plain[1:]]
     task = [argument for argument in plain if not argument.startswith(("-", "hydra"))]
-    assert [a for a in command(["-m", *task, f"resume={folder}"]) if a != "hydra/launcher=basic"] == plain
+    assert [a for a in command(["-m", *task, f"resume={sweep}"]) if a != "hydra/launcher=basic"] == plain
