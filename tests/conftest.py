@@ -180,6 +180,15 @@ def train(command: Callable[..., Result]) -> Callable[..., Result]:
     return call
 
 
+def trained(folder: Path, *arguments: str) -> Path:
+    """The folder of a small run or sweep, for fixtures that several tests copy."""
+    flags = [argument for argument in arguments if argument.startswith("-")]
+    places = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+    done = typed.script("train", *flags, *SMALL, *arguments[len(flags) :], *places, folder=folder.parent).result()
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 def shell(*arguments: str, cwd: Path = PROJECT, timeout: float = 300) -> subprocess.CompletedProcess:
     """A command in a process of its own."""
     return subprocess.run(arguments, cwd=cwd, timeout=timeout, capture_output=True, text=True)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from test_recovery_resume import Killed, send, strike
 
-import typed
-from conftest import SMALL
+from conftest import trained
 from undisturbed import differences
 
 SWEEP = ("-m", "optimizer=adam,sgd", "seed=0,1", "model.dropout=0.5", "trainer.max_epochs=2")  # 12 steps a run
@@ -18,18 +17,14 @@ def records(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained") / "sweep"
-    settings = ["optimizer=adam,sgd", "hydra/launcher=basic", f"hydra.sweep.dir={folder}"]
-    done = typed.script("train", "-m", *SMALL, *settings, folder=folder.parent).result()
-    assert done.returncode == 0, done.stderr
-    return folder
+def trained_sweep(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("trained") / "sweep", "-m", "optimizer=adam,sgd", "hydra/launcher=basic")
 
 
 @pytest.fixture
-def sweep(trained, tmp_path):
+def sweep(trained_sweep, tmp_path):
     """A copy of a sweep that has ended."""
-    return Path(shutil.copytree(trained, tmp_path / "run"))
+    return Path(shutil.copytree(trained_sweep, tmp_path / "run"))
 
 
 @pytest.fixture

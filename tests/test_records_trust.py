@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import typed
-from conftest import SMALL
+from conftest import trained
 from optbench.records import trust
 from sweeps import write_run
 
@@ -22,22 +21,14 @@ def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "was run"
 
 
-def trained_once(tmp_path_factory: pytest.TempPathFactory, *arguments: str) -> Path:
-    folder = tmp_path_factory.mktemp("trained") / "run"
-    places = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
-    done = typed.script("train", *arguments[:1], *SMALL, *arguments[1:], *places, folder=folder.parent).result()
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_once(tmp_path_factory, "optimizer=adam")
+    return trained(tmp_path_factory.mktemp("trained") / "run", "optimizer=adam")
 
 
 @pytest.fixture(scope="module")
 def trained_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_once(tmp_path_factory, "-m", "optimizer=adam", "hydra/launcher=basic")
+    return trained(tmp_path_factory.mktemp("trained") / "run", "-m", "optimizer=adam", "hydra/launcher=basic")
 
 
 @pytest.fixture

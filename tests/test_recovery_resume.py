@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 
-from conftest import Result
+from conftest import Result, trained
 from optbench.callbacks import last_checkpoint
 from optbench.callbacks.last_checkpoint import LastCheckpoint
 from optbench.records import files
@@ -57,12 +57,15 @@ def resume_run(command):
     return lambda *arguments, name="run": command("train", "resume={folder}", *arguments, name=name)
 
 
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("trained") / "whole", *EPOCHS)
+
+
 @pytest.fixture
-def whole(train):
+def whole(trained_run, tmp_path):
     """An undisturbed run of three epochs with six steps each."""
-    result = train(*EPOCHS, name="whole")
-    assert result.status == 0, result.err
-    return result
+    return Result(0, "", "", Path(shutil.copytree(trained_run, tmp_path / "whole")))
 
 
 def checkpoint(result: Result, name: str = "last") -> Path:
