@@ -1,19 +1,25 @@
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from conftest import trained
 from optbench.data.shapes import make_shapes
 
 
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("trained") / "run", "trainer.max_epochs=2")
+
+
 @pytest.fixture
-def run_folder(train):
-    result = train("trainer.max_epochs=2")
-    assert result.status == 0, result.err
-    return result.folder
+def run_folder(trained_run, tmp_path):
+    return Path(shutil.copytree(trained_run, tmp_path / "run"))
 
 
 def rows_of(path):

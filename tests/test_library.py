@@ -2,6 +2,7 @@ import csv
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 import optbench
-from conftest import PROJECT
+from conftest import PROJECT, trained
 from optbench.comparison.analysis import Comparison
 from optbench.data.shapes import make_shapes
 from optbench.records.record import RunRecord
@@ -22,12 +23,16 @@ from sweeps import write_run, write_sweep
 DOCUMENT = (PROJECT / "docs" / "python.md").read_text()
 
 
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return trained(folder, "trainer.max_epochs=3", "optimizer=sgd", "optimizer.lr=5")
+
+
 @pytest.fixture
-def run(train):
+def run(trained_run, tmp_path):
     """A real run, whose best epoch by `monitor` is not the last."""
-    result = train("trainer.max_epochs=3", "optimizer=sgd", "optimizer.lr=5")
-    assert result.status == 0, result.err
-    loaded = optbench.load_run(result.folder)
+    loaded = optbench.load_run(shutil.copytree(trained_run, tmp_path / "run"))
     assert loaded.record.best["epoch"] < loaded.record.epochs
     return loaded
 
