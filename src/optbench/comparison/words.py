@@ -1,5 +1,6 @@
 """A comparison in sentences: its answer, what makes it unfair, what a reader should know."""
 
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ def family(facts: Facts, judgement: Judgement) -> str:
 
 def fresh_seeds(facts: Facts, judgement: Judgement) -> list[str]:
     """That a grid's winners flatter, by how much, and the commands that test them anew."""
-    if not judgement.flattery > 0:
+    if math.isnan(judgement.flattery):
         return []
     least = 0.0001 if metrics.metric(facts.metric).is_fraction else 0.001
     about = f"about {wording.difference(facts.metric, judgement.flattery, sign=False)}"
