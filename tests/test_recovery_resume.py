@@ -149,6 +149,20 @@ def test_a_run_that_is_killed_before_min_seconds_begins_anew_and_a_signal_does_n
     assert differences(whole.folder, resumed.folder) == []
 
 
+@pytest.mark.parametrize("fault", ["signal", "kill"])
+def test_between_epochs_a_checkpoint_does_not_wait_where_it_is_needed(train, resume_run, monkeypatch, whole, fault):
+    """The step that ends an epoch: a signal, or every_n_steps, asks for a checkpoint before the next epoch's first."""
+    seldom = [*EPOCHS, "callbacks.last_checkpoint.min_seconds=1000"]
+    if fault == "signal":
+        strike(monkeypatch, 5, send(signal.SIGTERM))
+        assert train(*seldom).status == 143
+    else:
+        kill(train, monkeypatch, 7, *seldom, "callbacks.last_checkpoint.every_n_steps=6")
+    resumed = resume_run()
+    assert [entry["step"] for entry in resumed.summary["resumed"]] == [6]
+    assert differences(whole.folder, resumed.folder) == []
+
+
 @pytest.mark.parametrize("value", [-1, "soon", True])
 def test_what_min_seconds_refuses(value):
     with pytest.raises(ValueError, match=f"callbacks.last_checkpoint.min_seconds={value} must be a number"):

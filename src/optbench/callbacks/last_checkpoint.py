@@ -60,20 +60,25 @@ class LastCheckpoint(Checkpoint):
         signals.wait(True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        due = time.monotonic() - self._saved_at >= self.min_seconds
-        if trainer.strategy.reduce_boolean_decision(due):  # a checkpoint takes all processes
-            self._save(trainer, EPOCH)
+        waited = time.monotonic() - self._saved_at >= self.min_seconds
+        waited = trainer.strategy.reduce_boolean_decision(waited)  # a checkpoint takes all processes
+        self._save_or_stop(trainer, EPOCH, waited, self._asked(trainer, 0))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        if batch_idx == 0:  # Lightning would not resume from within an epoch that has done nothing yet
+            return
         if batch_idx % trainer.accumulate_grad_batches:  # gradients that are half added up are in no checkpoint
             return
-        asked = self._asked(trainer, batch_idx)
-        due = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        self._save_or_stop(trainer, BATCH, False, self._asked(trainer, batch_idx))
+
+    def _save_or_stop(self, trainer: pl.Trainer, over: str, waited: bool, asked: int) -> None:
+        every = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
         # overfit_batches has its own order, which can't start within an epoch
-        if (due or asked) and not trainer.overfit_batches:  # type: ignore[attr-defined]
-            self._save(trainer, BATCH)
+        within = over == BATCH and trainer.overfit_batches  # type: ignore[attr-defined]
+        if (waited or every or asked) and not within:
+            self._save(trainer, over)
         if asked:
             signals.received = signals.received or asked
             signals.stop()
