@@ -157,8 +157,9 @@ def run_template() -> None:
     import hydra
 
     import optbench.commands.resolvers  # noqa: F401
+    import sweep  # this file: joblib's processes can import it
 
-    hydra.main(version_base="1.3", config_path="../configs", config_name="train")(template_job)()
+    hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="train")(sweep.template_job)()
 
 
 IMAGES: dict[str, Any] = {}
