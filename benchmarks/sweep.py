@@ -155,9 +155,9 @@ def accuracy(net: Any, data: Any, part: Any) -> float:
 def run_template() -> None:
     """A Hydra application with this project's configuration, and the usual way of a template in place of its run."""
     import hydra
+    import sweep  # this file: joblib's processes can import it
 
     import optbench.commands.resolvers  # noqa: F401
-    import sweep  # this file: joblib's processes can import it
 
     hydra.main(version_base="1.3", config_path=str(PROJECT / "configs"), config_name="train")(sweep.template_job)()
 
@@ -212,10 +212,12 @@ def template_job(cfg: Any) -> float:
 # What is printed
 
 
-def compare(name: str, overrides: list[str], rounds: int) -> None:
+def compare(name: str, overrides: list[str], rounds: int, chosen: list[str]) -> None:
     found: dict[str, list[float]] = {}
     for number in range(rounds):
         for way, measure in ways(overrides).items():
+            if chosen and way not in chosen:
+                continue
             found.setdefault(way, []).append(measure())
             print(f"{name} round {number + 1}: {way} {found[way][-1]:.1f} s", flush=True)
     for way, values in found.items():
@@ -237,6 +239,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", default="quickstart,small,curve")
+    parser.add_argument("--ways", nargs="+", default=[], help="some of those above, optbench among them; else all")
     arguments = parser.parse_args()
     import torch
 
@@ -244,9 +247,9 @@ def main() -> None:
     print(f"{machine}, {cores()} cores, Python {platform.python_version()}, torch {torch.__version__}")
     chosen = arguments.only.split(",")
     if "quickstart" in chosen:
-        compare("quickstart", QUICKSTART, arguments.rounds)
+        compare("quickstart", QUICKSTART, arguments.rounds, arguments.ways)
     if "small" in chosen:
-        compare("small", small(32), arguments.rounds)
+        compare("small", small(32), arguments.rounds, arguments.ways)
     if "curve" in chosen:
         curve(arguments.rounds)
 
