@@ -43,7 +43,6 @@ VARIANTS = ("optimizer=adam", "optimizer=sgd scheduler=cosine", "optimizer=rmspr
             "optimizer=adamw augmentation=crop_flip")  # fmt: skip
 MOMENTS = (0.5, 22.0)  # seconds from the start to a signal: the earliest and the latest
 POOL = ["hydra/launcher=pool", "hydra.launcher.workers=2", "compare=false"]
-SWEEP = ["optimizer=adam,sgd", "seed=0,1"]
 
 
 class Campaign:
@@ -212,31 +211,38 @@ def reference(it: Campaign, variant: int) -> Path:
     return folder
 
 
-def whole_sweep(it: Campaign) -> Path:
+def sweep(args: argparse.Namespace) -> list[str]:
+    """The arguments of a sweep of twice `args.sweep_seeds` runs."""
+    seeds = ",".join(map(str, range(args.sweep_seeds)))
+    return ["-m", *POOL, *RUN, "optimizer=adam,sgd", f"seed={seeds}"]
+
+
+def whole_sweep(it: Campaign, args: argparse.Namespace) -> Path:
     """The undisturbed sweep, made once."""
     folder = it.root / "whole-sweep"
-    if not folder.exists() and it.start("-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}").wait():
+    if not folder.exists() and it.start(*sweep(args), f"hydra.sweep.dir={folder}").wait():
         raise SystemExit("The undisturbed sweep failed.")
     return folder
 
 
 def sweeps(it: Campaign, args: argparse.Namespace) -> None:
     """A pool of two workers: kill -9 the pool, or one of its runs, at a random moment; resume the sweep."""
-    whole = whole_sweep(it)
+    whole, runs_in_all = whole_sweep(it, args), 2 * args.sweep_seeds
+    latest = MOMENTS[1] * runs_in_all / 4
     hits = number = 0
     while hits < args.sweep_kills:
         folder, number, completed = it.root / f"sweep-{number}", number + 1, dict[str, bytes]()
-        command = ["-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}"]
+        command = [*sweep(args), f"hydra.sweep.dir={folder}"]
         for _ in range(20):
             process = it.start(*command)
-            end = time.monotonic() + it.random.uniform(*MOMENTS)
+            end = time.monotonic() + it.random.uniform(MOMENTS[0], latest)
             while process.poll() is None and time.monotonic() < end:
                 time.sleep(0.05)
             if process.poll() is None:
                 if (runs := runs_of(process.pid)) and it.random.random() < 0.5:
                     os.kill(it.random.choice(runs), signal.SIGKILL)
                     it.count["SIGKILL to a run of a pool"] += 1
-                    process.wait(300)  # the others continue
+                    process.wait(900)  # the others continue
                 else:
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
@@ -249,11 +255,11 @@ def sweeps(it: Campaign, args: argparse.Namespace) -> None:
                     it.finding("finished work lost", path)
                 if status(path.parent) == "completed":
                     completed[path.parent.name] = path.read_bytes()
-            if len(completed) == 4 or hits >= args.sweep_kills:
+            if len(completed) == runs_in_all or hits >= args.sweep_kills:
                 break
             if (folder / "multirun.yaml").is_file():
                 command = ["-m", f"resume={folder}"]
-        if len(completed) < 4 and (code := it.start(*command).wait(600)):
+        if len(completed) < runs_in_all and (code := it.start(*command).wait(600)):
             it.finding("sweeps that could not be resumed", code)
         for path in sorted(whole.glob("*/summary.json")):
             it.compare(path.parent, folder / path.parent.name)
@@ -372,8 +378,8 @@ def disk(it: Campaign, args: argparse.Namespace) -> None:
 def oom(it: Campaign, args: argparse.Namespace) -> None:
     """A run of a pool that is moved into a memory cgroup, where its next pages are too many: the kernel kills it."""
     group, limit, events = cgroup()
-    whole, folder = whole_sweep(it), it.root / "oom"
-    process = it.start("-m", *POOL, *RUN, *SWEEP, f"hydra.sweep.dir={folder}")
+    whole, folder = whole_sweep(it, args), it.root / "oom"
+    process = it.start(*sweep(args), f"hydra.sweep.dir={folder}")
     while not (victims := runs_of(process.pid)):
         time.sleep(0.1)
     victim = it.random.choice(victims)
@@ -423,6 +429,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=80, help="SIGKILLs to single runs")
     parser.add_argument("--sweep-kills", type=int, default=24, help="SIGKILLs to sweeps and their runs")
+    parser.add_argument("--sweep-seeds", type=int, default=2, help="of two optimizers: twice as many runs in a sweep")
     parser.add_argument("--terms", type=int, default=24, help="SIGTERMs to single runs")
     parser.add_argument("--disks", type=int, default=6, help="disks that fill up, become read-only, vanish")
     parser.add_argument("--only", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}")

@@ -557,14 +557,14 @@ def test_a_sweep_leaves_the_records_of_the_serial_launcher(train, pooled, tmp_pa
     assert again.status == 0 and again.out == "1 of 1 runs have their results already.\n"
 
 
-def test_fresh_processes_leave_the_same(train, pooled) -> None:
-    fresh, serial = pooled("seed=3,4"), train("-m", "seed=3,4", name="serial")
+def test_fresh_processes_leave_the_same(train, pooled, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "1")  # alone on the machine, the run would have all cores
+    fresh, serial = pooled("seed=3"), train("-m", "seed=3", name="serial")
     assert (fresh.status, serial.status) == (0, 0)
     why = "This process has a thread already, which a forked run would lack. So each run starts a Python of its own,"
     assert fresh.out.startswith(why)
-    for number in "01":
-        (one,), (other,) = (list(result.folder.glob(f"{number}_*")) for result in (fresh, serial))
-        assert story(one) == story(other)
+    (one,), (other,) = (list(result.folder.glob("0_*")) for result in (fresh, serial))
+    assert story(one) == story(other)
 
 
 def test_a_run_on_two_devices(tmp_path: Path) -> None:
