@@ -201,8 +201,10 @@ def fork(job: Job, environment: Mapping[str, str]) -> BaseProcess:
     """The job's work in a copy of this process; no signal gets lost while it is not yet ready for it."""
     process = multiprocessing.get_context("fork").Process(target=work_as_typed, args=(job, environment))
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    process.start()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     return process
 
 
