@@ -606,6 +606,7 @@ def test_ctrl_c_of_a_sweep_of_forked_runs(tmp_path: Path) -> None:
     wait_for(lambda: len(list((tmp_path / "pool").glob("0*/checkpoints/last.ckpt"))) == 1)
     pool.send_signal(signal.SIGINT)
     done = pool.result()
+    assert done.stderr == "\nInterrupted.\n"
     assert done.returncode == 130 and "[0] seed=0: stopped." in done.stdout
     (record,) = (tmp_path / "pool").glob("*/summary.json")  # the second run never started
     assert json.loads(record.read_text())["status"] == "interrupted"

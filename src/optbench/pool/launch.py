@@ -1,6 +1,5 @@
 """What Hydra asks of a launcher: its jobs as commands of the pool, and what became of them."""
 
-import gc
 import inspect
 import os
 import re
@@ -20,7 +19,7 @@ from omegaconf import DictConfig, ListConfig
 from optbench.commands.errors import report_errors
 from optbench.commands.hydra_internals import compose_job, job_return, run_alone
 from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, memory_left, threads
-from optbench.pool.preload import preload
+from optbench.pool.preload import preload, shared_objects
 from optbench.pool.processes import LOG, Pool, Run
 from optbench.pool.table import Display, why_failed
 from optbench.records.record import ENDED, SUMMARY, RunRecord
@@ -102,8 +101,8 @@ def launch(
             grace=settings.grace,
             fail_fast=settings.fail_fast,
         )
-        runs = pool.work()
-    gc.unfreeze()
+        with shared_objects():
+            runs = pool.work()
     return results(jobs, runs, settings.fail_fast)
 
 

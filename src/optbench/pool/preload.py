@@ -4,7 +4,7 @@ import gc
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -50,9 +50,18 @@ def preload(configs: Sequence[DictConfig]) -> str:
         read_images([resolved_group(cfg, "data") for cfg in configs])
         if started := not_forkable():
             return f"Reading the images starts {started}, which a forked run would lack."
-    gc.collect()
-    gc.freeze()  # or the collector would write to memory that the runs share
     return ""
+
+
+@contextmanager
+def shared_objects() -> Iterator[None]:
+    """The collector leaves alone what there is: it would write to memory that the runs share."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()  # or libraries tell at the exit what they have not been given back
 
 
 def targets_of(cfg: DictConfig) -> Iterator[str]:
