@@ -228,7 +228,7 @@ def whole_sweep(it: Campaign, args: argparse.Namespace) -> Path:
 def sweeps(it: Campaign, args: argparse.Namespace) -> None:
     """A pool of two workers: kill -9 the pool, or one of its runs, at a random moment; resume the sweep."""
     whole, runs_in_all = whole_sweep(it, args), 2 * args.sweep_seeds
-    latest = MOMENTS[1] * runs_in_all / 4
+    latest = MOMENTS[1] / 2 + 1.2 * runs_in_all  # when the sweep is nearly over
     hits = number = 0
     while hits < args.sweep_kills:
         folder, number, completed = it.root / f"sweep-{number}", number + 1, dict[str, bytes]()
