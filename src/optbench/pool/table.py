@@ -109,12 +109,12 @@ def why_failed(run: Run) -> str:
     assert run.status is not None
     if run.timed_out:
         return f"{run.stopped}."
-    printed = tail(run.job.folder / LOG).strip()
     if run.status < 0:
         name = signal.Signals(-run.status).name
         last = last_line(run.job.folder)
         why = f"killed by {name}" + ", possibly out of memory" * (name == "SIGKILL")
         return f"{why}; its last line: {last}" if last else f"{why}."
+    printed = tail(run.job.folder / LOG).strip()
     paragraph = " ".join(printed.rpartition("\n\n")[2].split())[-500:]
     return paragraph or f"exit status {run.status}, and nothing printed."
 
