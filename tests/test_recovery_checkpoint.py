@@ -1,11 +1,12 @@
 import pickle
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from optbench.recovery.checkpoint import load_weights, read_checkpoint
+from optbench.recovery.checkpoint import CheckpointFiles, load_weights, read_checkpoint
 
 
 def net(hidden: int = 4) -> nn.Sequential:
@@ -33,6 +34,19 @@ def test_weights_and_statistics_come_back(checkpoint):
     load_weights(other, content, checkpoint, "ckpt_path")
     for name, tensor in net().state_dict().items():
         assert torch.equal(other.state_dict()[name], tensor), name
+
+
+def test_a_disk_that_becomes_full_leaves_the_old_file_and_names_it(checkpoint):
+    before, limits = checkpoint.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # what a process may write into one file
+    try:
+        with pytest.raises(OSError, match="File too large") as error:
+            CheckpointFiles().save_checkpoint({"state_dict": net(hidden=10_000).state_dict()}, checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(checkpoint)
+    assert checkpoint.read_bytes() == before
+    assert list(checkpoint.parent.iterdir()) == [checkpoint]
 
 
 def test_a_missing_file(tmp_path):

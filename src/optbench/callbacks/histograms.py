@@ -44,8 +44,8 @@ class Histograms(pl.Callback):
         low, high = (float(v) for v in torch.aminmax(values))
         if low == high:  # a histogram needs a width
             low, high = low - 1e-6 * max(1, abs(low)), high + 1e-6 * max(1, abs(high))
-        # not torch.histc, which refuses to be deterministic on a GPU
-        indices = ((values - low) * (bins / (high - low))).long().clamp_(0, bins - 1)
+        # not torch.histc, which refuses to be deterministic on a GPU; eight bits, because memory traffic is what costs
+        indices = (values - low).mul_(bins / (high - low)).clamp_(0, bins - 1).to(torch.uint8)
         counts = torch.bincount(indices.flatten(), minlength=bins)
         writer.add_histogram_raw(
             tag,

@@ -3,25 +3,32 @@
 import csv
 import io
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 PROJECT = Path(__file__).parents[3]  # this checkout
 
 
-def write_atomically(path: Path, content: str | bytes | memoryview) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """A reader sees the old file or the new one, never a part; also after the power failed.
 
     Raises:
         OSError: with the file's name, where it can't be written; the old file is still there.
     """
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which takes the place of `path` once it is whole and on the disk; see `write_atomically`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -1,6 +1,5 @@
 """Checkpoints: written whole or not at all, read as plain tensors only, and only if they are whole and fit."""
 
-import io
 import logging
 import os
 import zipfile
@@ -12,7 +11,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import nn
 
-from optbench.records.files import write_atomically
+from optbench.records.files import replacing
 from optbench.records.old_names import updated_checkpoint
 
 log = logging.getLogger(__name__)
@@ -22,11 +21,13 @@ class CheckpointFiles(TorchCheckpointIO):
     """How Lightning reads and writes checkpoints here."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content.getbuffer())
+        with replacing(path) as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # where the disk is full, torch says that its archive has a wrong length
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
