@@ -12,16 +12,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import typed
 from conftest import PROJECT, SMALL, Result
-from optbench.commands.hydra_internals import resolved_group
-from optbench.pool import preload
+from optbench.commands.hydra_internals import compose_job, resolved_group
+from optbench.pool import composition, preload
 from optbench.pool.devices import CPU, GPU, Job, Queue, gpus, memory_left, parse_gpus, threads
 from optbench.pool.launch import PoolSettings, devices_there, devices_wanted, fit_memory
 from optbench.pool.processes import Pool, Run
@@ -411,7 +414,39 @@ def test_a_forked_run_that_does_not_stop(tmp_path: Path) -> None:
     assert run.status == -signal.SIGKILL and outcome(run) == "failed: timed out after 0.3 s."
 
 
-# What is loaded ahead
+# What is composed and loaded ahead
+
+
+def compose_sweep(jobs: list[list[str]]) -> None:
+    """As the launcher calls it; prints what the processes that help have made, and what this one makes."""
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        config = loader.load_configuration("train", ["hydra.sweep.dir=/nowhere"], run_mode=RunMode.MULTIRUN)
+        config.hydra.sweep.dir = "/nowhere"
+        helped = composition.compose_elsewhere(config, list(enumerate(jobs, 3)))
+        print([[cfg.seed, cfg.hydra.job.num, cfg.hydra.runtime.output_dir] for cfg in helped])
+        alone = [compose_job(config, job, number, loader) for number, job in enumerate(jobs, 3)]
+        same = list(map(OmegaConf.to_container, helped)) == list(map(OmegaConf.to_container, alone))
+        print(same, preload.not_forkable() == "", not active_children())
+        composition.compose_jobs(config, jobs, 3, loader)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_jobs_are_composed_by_other_processes(tmp_path: Path) -> None:
+    jobs = [["optimizer=sgd", f"seed={seed}"] for seed in (5, 6, 7)]
+    typed_code = typed.Process(compose_sweep, jobs, folder=tmp_path).result()
+    first, second = typed_code.stdout.splitlines()
+    folders = [
+        [seed, number, f"/nowhere/{number}_optimizer=sgd,seed={seed}"] for number, seed in enumerate((5, 6, 7), 3)
+    ]
+    assert (first, second) == (str(folders), "True True True"), typed_code.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is forked")
+def test_a_job_that_cannot_be_composed(tmp_path: Path) -> None:
+    typed_code = typed.Process(compose_sweep, [["seed=1"], ["optimizer=sgdd"]], folder=tmp_path).result()
+    assert (typed_code.stdout.splitlines()[0], typed_code.returncode) == ("[]", 1)
+    assert "Could not find 'optimizer/sgdd'" in typed_code.stderr
 
 
 def configuration(*overrides: str) -> DictConfig:

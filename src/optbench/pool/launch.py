@@ -17,7 +17,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, ListConfig
 
 from optbench.commands.errors import report_errors
-from optbench.commands.hydra_internals import compose_job, job_return, run_alone
+from optbench.commands.hydra_internals import job_return, run_alone
+from optbench.pool.composition import compose_jobs
 from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, memory_left, threads
 from optbench.pool.preload import preload, shared_objects
 from optbench.pool.processes import LOG, Pool, Run
@@ -77,8 +78,7 @@ def launch(
         first: the number of the first job.
     """
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
-    numbered = enumerate(job_overrides, first)
-    configs = [compose_job(config, job, number, context.config_loader) for number, job in numbered]
+    configs = compose_jobs(config, job_overrides, first, context.config_loader)
     check_folders([folder_of(cfg) for cfg in configs])
     free = devices_there(settings, [cfg.trainer for cfg in configs])
     jobs = jobs_of(configs, free, Path(inspect.getfile(task)).absolute())

@@ -15,7 +15,9 @@ from optbench.commands.hydra_internals import resolved_group
 from optbench.pool.devices import single_threaded
 from optbench.records.trust import entries
 
-LAZY = (  # what a run imports only when it comes to it
+COMMON = (
+    "optbench.run",
+    # what a run imports only when it comes to it
     "fsspec.implementations.chained",
     "tensorboard.plugins.hparams.api_pb2",
     "tensorboard.plugins.hparams.plugin_data_pb2",
@@ -39,7 +41,7 @@ def preload(configs: Sequence[DictConfig]) -> str:
     if there := not_forkable():
         return f"This process has {there} already, which a forked run would lack."
     targets = {target for cfg in configs for target in targets_of(cfg)}
-    modules = ["optbench.run", *LAZY, *sorted({target.rpartition(".")[0] for target in targets})]
+    modules = [*COMMON, *sorted({target.rpartition(".")[0] for target in targets})]
     with single_threaded():
         for module in modules:
             with suppress(Exception):  # the run that needs it will say what is wrong
@@ -51,6 +53,14 @@ def preload(configs: Sequence[DictConfig]) -> str:
         if started := not_forkable():
             return f"Reading the images starts {started}, which a forked run would lack."
     return ""
+
+
+def import_common() -> None:
+    """What `preload` would import for any runs, before it is known which."""
+    with single_threaded():
+        for module in COMMON:
+            with suppress(Exception):  # the runs will say what is wrong
+                import_module(module)
 
 
 @contextmanager
