@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.comparison import statistics
-from optbench.comparison.verdicts import SURE, Family, Verdict, seen_from
+from optbench.comparison.verdicts import SURE, Family, Verdict, seen_from, verdict_of
 from optbench.records import metrics
 
 COLUMNS = {"epochs": "epoch", "steps": "step", "seconds": "seconds"}  # of the curves
@@ -111,18 +111,7 @@ def compare_times(
         return pd.DataFrame(columns=TIMES)
     table = pd.concat(tables, ignore_index=True)
     table = table[table.p.notna() | (table.difference != 0)]
-    table["verdict"] = [
-        Verdict.WITHHELD
-        if budgets.get(pair.a) != budgets.get(pair.b)
-        else Verdict.UNKNOWN
-        if math.isnan(pair.p)
-        else Verdict.UNDECIDED
-        if not pair.p_adjusted < statistics.ALPHA
-        else Verdict.BETTER
-        if pair.difference < 0
-        else Verdict.WORSE
-        for pair in table.itertuples()
-    ]
+    table["verdict"] = [verdict_of(pair, -1, budgets)[0] for pair in table.itertuples()]
     table = table.mask((table.verdict == Verdict.WITHHELD).to_numpy()[:, None] & table.columns.isin(SURE)[None, :])
     table = seen_from(table.astype({"difference": float, "low": float, "high": float}), baseline, -1)
     ratios = {"ratio": np.exp(table.difference), "low": np.exp(table.low), "high": np.exp(table.high)}

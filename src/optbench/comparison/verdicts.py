@@ -3,6 +3,7 @@
 import math
 from collections.abc import Hashable, Mapping
 from enum import StrEnum
+from typing import Any
 
 import pandas as pd
 
@@ -75,16 +76,10 @@ def difference_table(
         if pair.n < statistics.FEWEST:
             why = Silence.UNPAIRED
             verdict = Verdict.WITHHELD if both >= statistics.FEWEST else Verdict.UNKNOWN
-        elif math.isnan(pair.p):
-            verdict, why = Verdict.UNKNOWN, Silence.CONSTANT
-        elif budgets.get(pair.a) != budgets.get(pair.b):
-            verdict, why = Verdict.WITHHELD, Silence.BUDGETS
-        elif not pair.p_adjusted < statistics.ALPHA:
-            verdict = Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED
-        elif diverged[ahead] > diverged[behind]:  # its mean is that of the runs that survived
-            verdict, why = Verdict.WITHHELD, Silence.DIVERGED.format(ahead=ahead)
         else:
-            verdict = Verdict.BETTER if ahead == pair.a else Verdict.WORSE
+            verdict, why = verdict_of(pair, sign, budgets)
+            if verdict in CLAIMED and diverged[ahead] > diverged[behind]:  # its mean is that of the runs that survived
+                verdict, why = Verdict.WITHHELD, Silence.DIVERGED.format(ahead=ahead)
         verdicts.append(verdict)
         reasons.append(str(why))
     table["verdict"], table["reason"] = verdicts, reasons
@@ -94,6 +89,23 @@ def difference_table(
     table = table.drop(columns=["i", "j", "equivalent"])
     # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
     return seen_from(table, baseline, sign).reset_index(drop=True)
+
+
+def verdict_of(pair: Any, sign: int, budgets: Mapping[str, Hashable]) -> tuple[Verdict, str]:
+    """What the numbers of a pair allow to say of `a`, and the reason where they allow nothing.
+
+    Args:
+        pair: a row of `statistics.compare_pairs`, with the names `a` and `b`.
+        sign: 1 where a larger value is better, else -1.
+        budgets: as `difference_table` takes them.
+    """
+    if math.isnan(pair.p):
+        return Verdict.UNKNOWN, Silence.CONSTANT
+    if budgets.get(pair.a) != budgets.get(pair.b):
+        return Verdict.WITHHELD, Silence.BUDGETS
+    if not pair.p_adjusted < statistics.ALPHA:
+        return (Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED), ""
+    return (Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE), ""
 
 
 def seen_from(table: pd.DataFrame, baseline: str | None, sign: int) -> pd.DataFrame:
