@@ -13,7 +13,7 @@ import pytest
 
 from conftest import PROJECT, Result
 from optbench import run as run_module
-from optbench.comparison.report.write import compare_runs
+from optbench.comparison.report.write import compare_runs, place
 from sweeps import write_run, write_sweep
 
 FILES = ["report.html", "report.md", "statistics.csv", "summary.csv", "table.tex"]
@@ -86,13 +86,14 @@ def sweep(tmp_path: Path) -> Path:
 def test_a_finished_sweep_again(command, sweep):
     result = command("compare", f"runs={sweep}", "baseline=adam", "target=[0.3,0.4]")
     assert result.status == 0, result.err
-    assert sorted(path.name for path in (sweep / "comparison").iterdir()) == ["figures", *FILES]
+    folder = sweep / "comparison_baseline=adam,target=0.3+0.4"
+    assert sorted(path.name for path in folder.iterdir()) == ["figures", *FILES]
     told = " ".join(result.out.split())
     assert (
         "is better in test/accuracy than the baseline adam." in told
         and "against the baseline adam is undecided" in told
     )
-    with (sweep / "comparison" / "statistics.csv").open(encoding="utf-8", newline="") as file:
+    with (folder / "statistics.csv").open(encoding="utf-8", newline="") as file:
         assert {row["target"] for row in csv.DictReader(file)} == {"", "0.3", "0.4"}
 
 
@@ -105,13 +106,39 @@ def test_several_sweeps_go_to_a_folder_of_their_own(command, sweep, tmp_path):
     assert "adamw" in result.out
 
 
-def test_another_question_does_not_replace_the_sweeps_own_report(sweep, monkeypatch, tmp_path):
-    """adam and sgd at two rates, compared by the optimizer alone: not what the sweep varied."""
+def test_another_question_does_not_replace_the_sweeps_own_report(sweep, monkeypatch, capsys, tmp_path):
+    """adam and sgd at two rates: the sweep varied the optimizer and the rate."""
+    monkeypatch.setattr("optbench.comparison.report.write.figures.save", lambda *args: None)
     monkeypatch.setattr("optbench.comparison.report.write.PROJECT", tmp_path)
     for name in ("adam", "sgd"):
         write_run(sweep / f"x-{name}", name, overrides=["optimizer.lr=0.5"], config={"optimizer.lr": 0.5})
-    assert compare_runs(str(sweep)) == sweep / "comparison"
-    assert compare_runs(str(sweep), by="optimizer").parent == tmp_path / "logs" / "comparison"
+    own = compare_runs(str(sweep))
+    assert own == sweep / "comparison" and "stays as it is" not in capsys.readouterr().out
+    report = (own / "report.html").read_bytes()
+    for question, name in [
+        ({"by": "optimizer"}, "by=optimizer"),
+        ({"baseline": "adam lr=0.001"}, "baseline=adam_lr=0.001"),
+        ({"metric": "test/loss"}, "metric=test_loss"),
+        ({"margin": 0.01, "gap": 0.02, "pairs": "all"}, "pairs=all,margin=0.01,gap=0.02"),
+    ]:
+        folder = compare_runs(str(sweep), **question)
+        assert folder == sweep / f"comparison_{name}" and (folder / "report.html").is_file()
+        told = capsys.readouterr().out
+        assert f"The sweep's own report stays as it is: {own / 'report.html'}" in told
+        assert told.rstrip().endswith(f"Report: {folder / 'report.html'}")
+    assert (own / "report.html").read_bytes() == report
+
+    same = {"by": ["optimizer.lr", "optimizer"], "metric": "test/accuracy", "margin": 0.005, "gap": 0.005}
+    assert compare_runs(str(sweep), **same) == own, "what the sweep's own report asks, in other words"
+    assert compare_runs([str(sweep), str(sweep / "x-adam")]).parent == tmp_path / "logs" / "comparison"
+
+
+def test_the_name_of_a_question_is_one_that_a_file_system_takes(tmp_path):
+    own = tmp_path / "comparison"
+    assert place(own, {"by": None}) == own
+    assert place(own, {"baseline": "../ü lr=[1, 2]"}).name == "comparison_baseline=.._lr=_1,_2_"
+    names = {place(own, {"baseline": "x" * 300 + end}).name for end in "ab"}
+    assert len(names) == 2 and max(map(len, names)) < 150
 
 
 def test_a_glob_and_a_running_sweep(command, sweep):
@@ -162,8 +189,8 @@ def test_the_commands_of_the_readme_work(command, tmp_path, monkeypatch, line):
     monkeypatch.setattr("optbench.comparison.report.write.write", lambda *args: None)
     table = tmp_path / "results.csv"
     table.write_text("optimizer,seed,accuracy\nadam,0,0.5\nadam,1,0.6\nsgd,0,0.4\nsgd,1,0.7\n")
-    for place in ("logs/train/multiruns/<sweep>", "<sweep>", "logs/train/runs"):
-        line = line.replace(place, str(sweep))
+    for folder in ("logs/train/multiruns/<sweep>", "<sweep>", "logs/train/runs"):
+        line = line.replace(folder, str(sweep))
     line = line.replace("runs=results.csv", f"runs={table}")
     result = command("compare", *shlex.split(line, comments=True))
     assert result.status == 0, result.err

@@ -1,20 +1,25 @@
 """What a comparison writes: the page, the tables to paste, the figures for a paper, and a table in the terminal."""
 
 import logging
+import re
 import shlex
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
 from optbench.commands.terminal import show
 from optbench.comparison.analysis import Comparison, compare
 from optbench.comparison.report import figures, page, tables
-from optbench.records import metrics
+from optbench.records import metrics, wording
 from optbench.records.files import PROJECT, write_atomically
+from optbench.records.record import SUMMARY
 
 FOLDER = "comparison"
+METRIC = "test/accuracy"  # that of a sweep's own report
+LONGEST = 120  # characters of a question in a folder's name
 MOST_SKIPPED = 5  # folders named in the terminal
 
 
@@ -22,7 +27,7 @@ def compare_runs(
     runs: str | Sequence[str],
     by: str | Sequence[str] | None = None,
     baseline: str | None = None,
-    metric: str = "test/accuracy",
+    metric: str = METRIC,
     target: float | Sequence[float] | None = None,
     pairs: str | None = None,
     margin: float | None = None,
@@ -40,8 +45,18 @@ def compare_runs(
     comparison = compare(
         sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs, margin, gap
     )
-    another = set(comparison.facts.by) != set(comparison.facts.factors.independent)
-    folder = Path(output).expanduser() if output else place(sources, another)
+    facts, judgement = comparison.facts, comparison.judgement
+    question = {
+        "by": "+".join(facts.by) if set(facts.by) != set(facts.factors.independent) else None,
+        "baseline": facts.baseline,
+        "metric": facts.metric if facts.metric != METRIC else None,
+        "target": "+".join(map(wording.number, targets)) or None,
+        "pairs": pairs,
+        "margin": wording.number(judgement.margin) if judgement.margin != metrics.metric(facts.metric).margin else None,
+        "gap": wording.number(judgement.gap) if judgement.gap != judgement.margin else None,
+    }
+    own = own_folder(sources)
+    folder = Path(output).expanduser() if output else place(own, question)
     tell(comparison)  # first: no full disk takes the answer with it
     try:
         write(comparison, folder)
@@ -49,6 +64,8 @@ def compare_runs(
         raise ValueError(
             f"output={folder} cannot be written: {error.strerror or error}. output=<folder> chooses another."
         ) from error
+    if own and folder != own and (own / "report.html").exists():
+        print(f"The sweep's own report stays as it is: {own / 'report.html'}")
     print(f"Report: {folder / 'report.html'}")
     return folder
 
@@ -73,15 +90,27 @@ def check_targets(target: float | Sequence[float] | None, metric: str) -> list[f
     return sorted(targets)
 
 
-def place(sources: Sequence[str], another: bool) -> Path:
-    """A sweep's own folder; a new one below logs/comparison/ where runs come from several places.
-
-    Also where something else is compared than the sweep varied: its own comparison must not be lost.
-    """
+def own_folder(sources: Sequence[str]) -> Path | None:
+    """Where a sweep's own report is; None for runs from several places, for a single run and for a table."""
     first = Path(sources[0]).expanduser()
-    if not another and len(sources) == 1 and first.is_dir() and not (first / "summary.json").exists():
-        return first / FOLDER
-    return PROJECT / "logs" / FOLDER / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{token_hex(3)}"
+    alone = len(sources) == 1 and first.is_dir() and not (first / SUMMARY).exists()
+    return first / FOLDER if alone else None
+
+
+def place(own: Path | None, question: Mapping[str, str | None]) -> Path:
+    """The sweep's own folder, or beside it one that is named by the question, if it is another than the sweep's own.
+
+    A new one below logs/comparison/ where runs come from several places.
+    """
+    if own is None:
+        return PROJECT / "logs" / FOLDER / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{token_hex(3)}"
+    asked = ",".join(f"{key}={value}" for key, value in question.items() if value)
+    if not asked:
+        return own
+    name = re.sub(r"[^A-Za-z0-9_.=,+-]+", "_", asked)
+    if len(name) > LONGEST:
+        name = f"{name[:LONGEST]}_{sha256(asked.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"
+    return own.with_name(f"{own.name}_{name}")
 
 
 def write(comparison: Comparison, folder: Path) -> None:
