@@ -1,5 +1,6 @@
 """What the records prove to be equal and what not, what is left out or withheld for it, and how that reads."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -259,25 +260,76 @@ def test_hosts(tmp_path: Path) -> None:
     assert comparison.words.times_withheld == ""
 
 
-def test_runs_that_overlap(tmp_path: Path) -> None:
-    """A run takes 7 s by `seconds.total`; `started` is in whole seconds, so 2 s are allowed."""
+DAY = "2026-01-02T03:00:"
 
-    def told(*started: str, apart: bool = False) -> tuple[bool | None, str]:
+
+@pytest.fixture
+def at_the_same_time(tmp_path: Path) -> Callable[..., tuple[bool | None, str]]:
+    """What the ledger says of runs that take 7 s by `seconds.total`; `started` is in whole seconds: 2 s are allowed."""
+
+    def told(*started: str, devices: Sequence[dict[str, Any]] = ()) -> tuple[bool | None, str]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         for k, begun in enumerate(started):
-            write_run(folder / str(k), seed=k, started=begun, device={"host": f"host{k if apart else 0}"})
+            write_run(folder / str(k), seed=k, started=begun, device=devices[k] if devices else {"cores": "3"})
         return ledger(compare([str(folder)]))["Runs at the same time"]
 
-    day = "2026-01-02T03:00:"
+    return told
+
+
+def test_runs_that_overlap(at_the_same_time: Callable[..., tuple[bool | None, str]]) -> None:
+    """All on one core."""
+    told = at_the_same_time
     alone = (True, "none of these runs shared its host with another of them")
-    one = (False, "1 run began while another ran on the same host: seconds then include waiting")
-    assert told(f"{day}00+00:00", f"{day}07+00:00") == told(f"{day}00+00:00", f"{day}05+00:00") == alone
-    assert told(f"{day}00+00:00", f"{day}04+00:00") == one
-    assert told(f"{day}00+00:00", f"{day}04+00:00", apart=True) == alone
-    assert told(f"{day}00Z", "2026-01-02T04:00:01+01:00") == one  # the same moment elsewhere
-    several = told(f"{day}00Z", f"{day}01Z", f"{day}02Z")
-    assert several[1].startswith("2 runs began while another ran on the same host:")
-    assert told(f"{day}00Z", "yesterday") == told(f"{day}00Z", "") == (None, "not recorded by every run")
+    waited = "began while another ran on the same host, with more threads than cores or on the same GPU: seconds then "
+    one = (False, f"1 run {waited}include waiting")
+    assert told(f"{DAY}00+00:00", f"{DAY}07+00:00") == told(f"{DAY}00+00:00", f"{DAY}05+00:00") == alone
+    assert told(f"{DAY}00+00:00", f"{DAY}04+00:00") == one
+    hosts = [{"cores": "3", "host": "here"}, {"cores": "3", "host": "there"}]
+    assert told(f"{DAY}00+00:00", f"{DAY}04+00:00", devices=hosts) == alone
+    assert told(f"{DAY}00Z", "2026-01-02T04:00:01+01:00") == one  # the same moment elsewhere
+    assert told(f"{DAY}00Z", f"{DAY}01Z", f"{DAY}02Z")[1].startswith("2 runs began while another ran on the same host")
+    assert told(f"{DAY}00Z", "yesterday") == told(f"{DAY}00Z", "") == (None, "not recorded by every run")
+
+
+GPU = {"accelerator": "cuda", "cores": "0-15", "threads": 8}
+
+
+@pytest.mark.parametrize(
+    ("devices", "equal"),
+    [
+        ([{"cores": "0-1"}] * 2, True),
+        ([{"cores": "0-1"}] * 3, False),
+        ([{"cores": "0-3", "threads": 2}] * 2, True),
+        ([{"cores": "0-3", "threads": 4}, {"cores": "0-3", "threads": 1}], False),
+        ([{"cores": "0-3", "threads": 4}, {"cores": "4-7", "threads": 4}], True),  # as SLURM divides a host
+        ([{"cores": "0-3", "threads": 2, "devices": 2}] * 2, False),
+        ([{"cores": "0"}, {"cores": "0"}, {"cores": "1-9"}], False),  # one core is idle, and two runs share another
+        ([{"cores": "0-1"}, {"cores": "0-1", "threads": 2}, {"cores": "0-9"}], False),
+        ([{}, {}], None),
+        ([{}, {"cores": "0-1"}], None),
+        ([{**GPU, "gpu": "a"}, {**GPU, "gpu": "b"}], True),
+        ([{**GPU, "gpu": "a"}, {**GPU, "gpu": "a"}], False),
+        ([{**GPU, "gpu": "a"}, {**GPU, "gpu": "b", "cores": "0-7"}], True),
+        ([GPU, GPU], None),
+        ([{**GPU, "gpu": "a"}, {**GPU, "threads": 4, "devices": 2, "gpu": "b"}], None),  # on which other GPU?
+    ],
+)
+def test_runs_that_overlap_on_cores_of_their_own(
+    at_the_same_time: Callable[..., tuple[bool | None, str]], devices: list[dict[str, Any]], equal: bool | None
+) -> None:
+    found, text = at_the_same_time(*[f"{DAY}00Z"] * len(devices), devices=devices)
+    assert found is equal
+    assert {True: "of its own", False: "include waiting", None: "is not recorded"}[equal] in text
+
+
+def test_only_those_who_run_at_that_moment_share(at_the_same_time: Callable[..., tuple[bool | None, str]]) -> None:
+    """Three runs on two cores, never three at once; then one more that does wait."""
+    two = {"cores": "0-1"}
+    began = [f"{DAY}00Z", f"{DAY}02Z", f"{DAY}05Z", f"{DAY}06Z"]
+    pool = at_the_same_time(*began[:3], devices=[two] * 3)
+    assert pool == (True, "2 runs began while another ran on the same host, each on cores or a GPU of its own")
+    more = at_the_same_time(*began, devices=[*[two] * 3, {**two, "threads": 2}])
+    assert more[0] is False and "3 runs began" in more[1] and ", 1 of them with more threads than cores" in more[1]
 
 
 # The test set

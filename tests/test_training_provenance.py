@@ -1,4 +1,5 @@
 import copy
+import os
 import shutil
 import subprocess
 
@@ -47,6 +48,15 @@ def test_what_computed_is_described(tmp_path):
     assert len(provenance.describe_git(PROJECT).get("commit", "0" * 40)) == 40
     assert provenance.describe_git(tmp_path) == {}
     assert provenance.versions() is provenance.versions()  # a process looks once, as for the hash of its code
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this system does not say which cores it may use")
+def test_the_cores_that_a_run_may_use(monkeypatch):
+    def told(*cores: int) -> str:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(cores))
+        return provenance.describe_device(toy_trainer())["cores"]
+
+    assert told(0, 1, 2, 3, 8) == "0-3,8" and told(5) == "5" and told(1, 3, 4) == "1,3-4"
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="git is not installed")

@@ -1,10 +1,12 @@
 """What was equal between the runs and what was not, by what their records prove, and what that forbids to compare."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from optbench.records.wording import plural, some
 
 CODE = ("torch", "torchvision", "pytorch-lightning")
 MOST = 6  # values named in one line
+NOT_RECORDED = "not recorded"
 
 
 class Item(StrEnum):
@@ -284,26 +287,64 @@ def evaluations(folder: Path) -> int:
 
 
 def overlaps(records: Sequence[RunRecord], hosts: Sequence[str]) -> Claim:
-    """Whether runs shared a host at the same time: the seconds of each then depend on the others."""
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for record, host in zip(records, hosts, strict=True):
+    """Whether runs that shared a host at the same time had to wait for its cores or for a GPU."""
+    spans: dict[str, list[tuple[float, float, int]]] = {}
+    for row, (record, host) in enumerate(zip(records, hosts, strict=True)):
         begun, seconds = started_at(record.started), number(record.seconds, "total")
         if begun is None or not seconds >= 0:
             return Claim(Item.AT_THE_SAME_TIME, None, "not recorded by every run")
-        spans.setdefault(host, []).append((begun, begun + seconds))
-    together = 0
+        spans.setdefault(host, []).append((begun, begun + seconds, row))
+    shares = [share(record.device) for record in records]
+    together, waiting, unknown = 0, 0, 0
     for found in spans.values():
-        end = 0.0
-        for begun, ended in sorted(found):
-            together += begun < end - 2  # `started` is in whole seconds
-            end = max(end, ended)
-    if together:
-        return Claim(
-            Item.AT_THE_SAME_TIME,
-            False,
-            f"{plural(together, 'run')} began while another ran on the same host: seconds then include waiting",
-        )
-    return Claim(Item.AT_THE_SAME_TIME, True, "none of these runs shared its host with another of them")
+        running: list[tuple[float, int]] = []  # when each ends: a heap
+        threads, gpus = Counter[str](), Counter[str]()
+        for begun, ended, row in sorted(found):
+            while running and running[0][0] - 2 <= begun:  # `started` is in whole seconds
+                cores, count, gpu = shares[heappop(running)[1]]
+                threads[cores] -= count
+                gpus[gpu] -= 1
+            heappush(running, (ended, row))
+            cores, count, gpu = shares[row]
+            threads[cores] += count
+            gpus[gpu] += 1
+            if len(running) > 1:
+                together += 1
+                waiting += crowded(+threads) or (gpu not in ("", NOT_RECORDED) and gpus[gpu] > 1)
+                unknown += bool(threads[NOT_RECORDED] or gpus[NOT_RECORDED])
+    if not together:
+        return Claim(Item.AT_THE_SAME_TIME, True, "none of these runs shared its host with another of them")
+    text = f"{plural(together, 'run')} began while another ran on the same host"
+    if waiting:
+        some_of = "" if waiting == together else f" {waiting} of them"
+        text += f",{some_of} with more threads than cores or on the same GPU: seconds then include waiting"
+        return Claim(Item.AT_THE_SAME_TIME, False, text)
+    if unknown:
+        return Claim(Item.AT_THE_SAME_TIME, None, f"{text}: whether on cores or a GPU of its own is not recorded")
+    return Claim(Item.AT_THE_SAME_TIME, True, f"{text}, each on cores or a GPU of its own")
+
+
+def share(device: Mapping[str, Any]) -> tuple[str, int, str]:
+    """What a run takes of its host: the cores that it may use, its threads, and its GPU ('' for none)."""
+    devices = int(device.get("devices") or 1)
+    gpu = device.get("gpu") if devices == 1 else None  # of several, only the first is recorded
+    cores, threads = str(device.get("cores") or NOT_RECORDED), int(device.get("threads") or 1) * devices
+    return cores, threads, "" if device.get("accelerator") == "cpu" else str(gpu or NOT_RECORDED)
+
+
+def crowded(threads: Mapping[str, int]) -> bool:
+    """Whether the runs on some cores (`0-3,8`) have more threads together than there are such cores."""
+    sets = {cores: cores_in(cores) for cores in threads if cores != NOT_RECORDED}
+    return any(
+        sum(threads[other] for other, inside in sets.items() if inside <= outer) > len(outer) for outer in sets.values()
+    )
+
+
+@cache
+def cores_in(text: str) -> frozenset[int]:
+    """The numbers in `0-3,8`."""
+    spans = [span.split("-") for span in text.split(",")]
+    return frozenset(core for span in spans for core in range(int(span[0]), int(span[-1]) + 1))
 
 
 def started_at(started: str) -> float | None:

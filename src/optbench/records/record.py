@@ -33,6 +33,8 @@ class RunRecord:
             summed over all its parts, without work that was lost and repeated.
         targets: for each multiple of 0.05 that val/accuracy reached: the first `epoch`, `step` and `seconds`.
         hashes: SHA-256 of `code`, `data`, `split`, `initial_weights` and `batch_order`: equal in a fair comparison.
+        device: what computed (its first process): `host`, `name`, `devices`, `threads`, the `cores` that it may use
+            (`0-3,8`), `gpu` (a UUID), ….
         input: `shape` (C, H, W) of an image, and each channel's `scale` and `shift` from pixels to the network's input.
         parameters: `trainable`, and `statistics` that are not trained (BatchNorm's means and variances).
     """

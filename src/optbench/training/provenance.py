@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +94,27 @@ def add_peak_memory(record: RunRecord, trainer: pl.Trainer) -> None:
 
 
 def describe_device(trainer: pl.Trainer) -> dict[str, Any]:
-    """The device that computed: enough to know which times can be compared."""
+    """The device that computed: enough to know which times can be compared, and whether runs shared it."""
     root = trainer.strategy.root_device
+    gpu = {"gpu": str(torch.cuda.get_device_properties(root).uuid)} if root.type == "cuda" else {}
     return {
         "host": platform.node(),
         "accelerator": root.type,
         "name": torch.cuda.get_device_name(root) if root.type == "cuda" else cpu_name(),
+        **gpu,
         "devices": trainer.world_size,
         "threads": torch.get_num_threads(),
+        "cores": usable_cores(),
         "precision": str(trainer.precision),
         "matmul_precision": torch.get_float32_matmul_precision(),
     }
+
+
+def usable_cores() -> str:
+    """The numbers of the cores that this process may use, such as `0-3,8`."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    runs = [[core for _, core in its] for _, its in groupby(enumerate(sorted(usable)), lambda at: at[1] - at[0])]
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def cpu_name() -> str:
