@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from optbench.comparison import judgement
 from optbench.comparison.analysis import compare
+from optbench.comparison.report import tables
+from optbench.comparison.verdicts import Family
 from optbench.records.wording import joined
 from sweeps import write_run, write_sweep
 
@@ -375,6 +378,55 @@ def test_rates_without_an_optimizer(tmp_path: Path) -> None:
     answer = compare([str(tmp_path)]).words.answer
     assert answer[0].startswith("lr=0.01 is better in test/accuracy than lr=0.001 (+")
     assert TUNED not in answer
+
+
+# More than can all be compared
+
+
+def test_the_best_of_very_many_is_compared_with_each_of_the_others(tmp_path: Path, monkeypatch: Any) -> None:
+    names = ["adam", "sgd", "rmsprop", "lion", "adagrad"]
+    means = {name: 0.6 - 0.02 * k for k, name in enumerate(names)}
+    folder = write(tmp_path, means)
+    every = compare([folder])
+    monkeypatch.setattr(judgement, "MOST_COMPARED", 4)
+    comparison = compare([folder])
+    assert (comparison.judgement.family, comparison.judgement.against) == (Family.LEADER, "adam")
+    pairs = comparison.judgement.differences
+    assert list(zip(pairs.a, pairs.b, strict=True)) == [("adam", name) for name in names[1:]]
+    assert list(pairs.verdict) == ["better"] * 4 and list(comparison.judgement.ranking["rank"]) == [1, 2, 2, 2, 2]
+    first = every.judgement.differences.head(4)
+    assert list(pairs.low) == pytest.approx(list(first.low)) and list(pairs.high) == pytest.approx(list(first.high))
+    assert (pairs.p_adjusted >= first.p_adjusted).all()
+    assert set(comparison.judgement.times.a) | set(comparison.judgement.times.b) <= set(means)
+    assert ((comparison.judgement.times.a == "adam") | (comparison.judgement.times.b == "adam")).all()
+    assert comparison.words.answer[0].startswith("adam is better in test/accuracy than sgd (+")
+    assert not any(sentence.startswith("Also") for sentence in comparison.words.answer)
+    assert comparison.words.family.startswith(
+        "Compared: adam with each of the 4 others, corrected for all pairs, paired by seed. "
+    )
+    assert comparison.words.family.endswith(" pairs=all compares every pair.")
+    assert "Bold: better than every other configuration" in tables.latex(comparison)
+    assert compare([folder], pairs="all").judgement.differences.equals(every.judgement.differences)
+    assert compare([folder], baseline="lion").judgement.family is Family.BASELINE
+    monkeypatch.setattr(judgement, "MOST_ASKED", 4)
+    with pytest.raises(ValueError, match="pairs=all: 5 configurations have 10 pairs, and it compares those of at most"):
+        compare([folder], pairs="all")
+
+
+def test_a_survivor_does_not_stand_for_very_many(tmp_path: Path, monkeypatch: Any) -> None:
+    """What has one seed, or lost runs, has a better mean; nothing could be claimed of it."""
+    monkeypatch.setattr(judgement, "MOST_COMPARED", 4)
+    write(tmp_path, {"adam": 0.5, "sgd": 0.5, "rmsprop": 0.5, "lion": 0.5})
+    write(tmp_path, {"one": 0.7}, seeds=[0])
+    write(tmp_path, {"lost": 0.6})
+    write_run(tmp_path / "lost-3", "lost", 3, 0.6, status="diverged", config=ALLOWED)
+    comparison = compare([str(tmp_path)])
+    assert comparison.judgement.against == "lion"
+    means = comparison.judgement.ranking.set_index("configuration")["mean"]
+    assert list(means.sort_values().index[-3:]) == ["lion", "lost", "one"]
+    assert comparison.words.answer[0].startswith(
+        "lion has the best mean of those with three seeds and no diverged run, and sgd, adam and "
+    )
 
 
 # Words

@@ -424,6 +424,21 @@ def test_three_hundred_configurations():
     assert ((claimed.i == 7) | (claimed.j == 7)).all()
 
 
+def test_the_best_of_many_is_corrected_for_all_pairs():
+    """It was chosen by the same values, so its pairs are worth what they are among all pairs, and no more."""
+    values = table(6, 30, missing=[(0, 3), (slice(0, 5), 4)]) + np.where(np.arange(30) == 7, 0.012, 0)
+    every = compare_pairs(values, True, margin=0.02)
+    every = every[(every.i == 7) | (every.j == 7)].reset_index(drop=True)
+    best = compare_pairs(values, True, 7, chosen=True, margin=0.02)
+    tests = 29 * 28 // 2  # without the one that has a single seed
+    assert_allclose(best[["i", "j", "n", "difference", "p"]], every[["i", "j", "n", "difference", "p"]])
+    assert_allclose(best.p_adjusted, np.minimum(tests * best.p, 1))
+    assert 1 < (best.p_adjusted < 0.05).sum() <= (every.p_adjusted < 0.05).sum()
+    assert (best.equivalent <= every.equivalent).all()
+    open_ended = ((every[["low", "high"]] == 0) | (every[["low", "high"]].abs() == 0.02)).any(axis=1)
+    assert_allclose(best[["low", "high"]][~open_ended], every[["low", "high"]][~open_ended])
+
+
 # The promise: where nothing differs, at most 5 % of sweeps claim anything
 
 

@@ -34,7 +34,7 @@ def ratios(
     runs, its = curves(times)
     reached = reach_targets(its, "val/accuracy", targets)
     units = ["steps", "seconds"]
-    return compare_times(reached, runs, runs.seed, its, list(times), None, Family.ALL, units, budgets or {})
+    return compare_times(reached, runs, runs.seed, its, list(times), None, Family.ALL, None, units, budgets or {})
 
 
 def test_a_ratio_of_times_is_the_paired_t_test_of_their_logarithms() -> None:

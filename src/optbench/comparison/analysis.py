@@ -34,7 +34,7 @@ def compare(
 
     Raises:
         ValueError: where there are no runs, `by`, `baseline` or `metric` name what they do not have, `pairs` is not
-            "all", or `margin` or `gap` is no difference of the metric.
+            "all" or asks for every pair of too many, or `margin` or `gap` is no difference of the metric.
     """
     if pairs not in (None, "all"):
         raise ValueError(f"pairs={pairs} must be all, or null: the pairs that the question is about.")

@@ -1,5 +1,6 @@
 """The answer in plain words: who is ahead, by how much, how sure that is, and what these seeds cannot tell."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,11 +89,13 @@ def decided(facts: Facts, judgement: Judgement) -> list[str]:
     among = judgement.differences[judgement.differences.a.isin(chosen) & judgement.differences.b.isin(chosen)]
     pairs = among.to_dict("records")  # without a baseline, `a` is the better of each
     claims = [pair for pair in pairs if pair["verdict"] == Verdict.BETTER]
-    leader = min(chosen, key=lambda name: sum(pair["b"] == name for pair in claims))  # the first of them in the ranking
+    beats = Counter(pair["b"] for pair in claims)
+    leader = judgement.against or min(chosen, key=lambda name: beats[name])  # the first of them in the ranking
     means = judgement.ranking.set_index("configuration")["mean"][chosen]
     best = leader == (means.idxmax() if facts.higher_is_better else means.idxmin())
     of_these = "Of these, " if how_tuned(facts, judgement) else ""
-    opening = f"{of_these}{leader} {'has the best mean' if best else 'comes first'}"
+    first = "has the best mean of those with three seeds and no diverged run" if judgement.against else "comes first"
+    opening = f"{of_these}{leader} {'has the best mean' if best else first}"
     its = among[(among.a == leader) | (among.b == leader)]
     mine = turned(its, its.b == leader).to_dict("records")
     beaten = [pair for pair in mine if pair["verdict"] == Verdict.BETTER]
@@ -103,11 +106,11 @@ def decided(facts: Facts, judgement: Judgement) -> list[str]:
     if beaten:
         said.append(f"{leader} is better in {metric} than {listed(beaten, metric, 'b')}.")
     if equal:
-        first = "" if beaten else f"{opening}, and "
-        said.append(f"{first}{names(equal, 'b')} {be(equal)} equivalent to {leader} within {within}.")
+        lead = "" if beaten else f"{opening}, and "
+        said.append(f"{lead}{names(equal, 'b')} {be(equal)} equivalent to {leader} within {within}.")
     if open_:
-        first = "Against" if beaten or equal else f"{opening}, but against"
-        said.append(f"{first} {names(open_, 'b')} it is undecided: {chance(open_, metric)}.")
+        lead = "Against" if beaten or equal else f"{opening}, but against"
+        said.append(f"{lead} {names(open_, 'b')} it is undecided: {chance(open_, metric)}.")
     for reason, untold in unsaid(mine).items():
         if beaten or equal or open_:
             said.append(f"Nothing can be said of {leader} against {names(untold, 'b')}: {reason}.")

@@ -17,6 +17,9 @@ from optbench.records import metrics
 from optbench.records.record import STATUSES
 from optbench.records.wording import near, some
 
+MOST_COMPARED = 100  # configurations of which all pairs are compared unasked: 4,950
+MOST_ASKED = 200  # of which pairs=all compares them: 19,900, with their times 90 MB of statistics.csv
+
 
 @dataclass(frozen=True)
 class Judgement:
@@ -51,6 +54,7 @@ class Judgement:
         ledger: what was equal between the runs; `unequal`: those claims that make this comparison unfair.
         code_versions: how many versions of the code the runs that count come from.
         uneven: keys of `Facts.averaged` that do not have the same values in every configuration.
+        against: the configuration that is in every pair of the family: the baseline, the best of very many, or None.
     """
 
     ranking: pd.DataFrame
@@ -71,6 +75,7 @@ class Judgement:
     unequal: list[Claim]
     code_versions: int
     uneven: list[str]
+    against: str | None = None
 
 
 def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (), every_pair: bool = False) -> Judgement:
@@ -82,7 +87,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         every_pair: compare also the configurations of a grid that were not chosen, and with a baseline also the others.
 
     Raises:
-        ValueError: for a baseline that is no configuration.
+        ValueError: for a baseline that is no configuration, or every pair of too many.
     """
     frame, metric, validation = facts.runs, facts.metric, facts.validation
     samples, blocks = sample(facts)
@@ -93,6 +98,12 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
             f"baseline={facts.baseline} is no configuration here{near(facts.baseline, order)} "
             f"There are: {some(order, 12)}."
         )
+    if every_pair and len(order) > MOST_ASKED:
+        pairs = len(order) * (len(order) - 1) // 2
+        raise ValueError(
+            f"pairs=all: {len(order)} configurations have {pairs:,} pairs, and it compares those of at most "
+            f"{MOST_ASKED}. Leave it out, give fewer runs, or compare by fewer keys (by=…)."
+        )
     ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
     unequal = fairness.unfair(ledger, facts.by)
     unfair_budgets = any(claim.item is fairness.Item.MAX_EPOCHS for claim in unequal)
@@ -100,12 +111,16 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     chosen = tuned(ranking, facts.hues, metric)
     grid = len(chosen) < (ranking.n > 0).sum()
     compared = order if every_pair or not grid else [name for name in order if name in (*chosen, facts.baseline)]
-    family = Family.WINNERS if grid else Family.ALL
-    if facts.baseline is not None:
-        family = Family.BASELINE
+    family, against = Family.WINNERS if grid else Family.ALL, None
     if every_pair:
         family = Family.ALL
-    differences = difference_table(blocks[compared], ranking, facts.baseline, family, margin, gap, metric, budgets)
+    elif facts.baseline is not None:
+        family, against = Family.BASELINE, facts.baseline
+    elif len(compared) > MOST_COMPARED:
+        family, against = Family.LEADER, leader(ranking)
+    differences = difference_table(
+        blocks[compared], ranking, facts.baseline, family, against, margin, gap, metric, budgets
+    )
     ranking = in_order(ranking.assign(rank=ranks(ranking, compared, differences, facts.baseline)), metric)
 
     curves = facts.curves
@@ -121,7 +136,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         [f"{record.seed} {code}" for record, code in zip(facts.records, codes, strict=True)], frame.index, dtype=object
     )
     faster = times.compare_times(
-        reached, frame, blocks_of, curves, compared, facts.baseline, family, [unit, *seconds], budgets
+        reached, frame, blocks_of, curves, compared, facts.baseline, family, against, [unit, *seconds], budgets
     )
     if facts.times_withheld:
         targets["seconds"] = math.nan
@@ -147,6 +162,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         unequal=unequal,
         code_versions=blocks.index.get_level_values("code").nunique() if len(blocks) else 0,
         uneven=uneven(facts),
+        against=against,
     )
 
 
@@ -169,7 +185,9 @@ def sample(facts: Facts) -> tuple[dict[str, list[float]], pd.DataFrame]:
         else pd.DataFrame(columns=names, dtype=float)
     )
     by_seed = rows.groupby(["configuration", "seed"], sort=False).metric.mean()
-    samples = {name: list(by_seed[name]) if name in by_seed.index.get_level_values(0) else [] for name in names}
+    samples: dict[str, list[float]] = {name: [] for name in names}
+    for (name, _), mean in by_seed.items():
+        samples[name].append(mean)
     return samples, table.astype(float)
 
 
@@ -217,7 +235,9 @@ def ranks(
     """One more than the number of configurations that are claimed better; 0 without a result or a comparison."""
     claims = [(pair.a, pair.b) for pair in differences[differences.verdict == Verdict.BETTER].itertuples()]
     claims += [(pair.b, pair.a) for pair in differences[differences.verdict == Verdict.WORSE].itertuples()]
-    above = {name: {better for better, worse in claims if worse == name} for name in {worse for _, worse in claims}}
+    above: dict[str, set[str]] = {}
+    for better, worse in claims:
+        above.setdefault(worse, set()).add(better)
     for others in above.values():
         if baseline in others:  # what is worse than the baseline is worse than all that is better than it
             others |= above.get(baseline, set())
@@ -225,6 +245,12 @@ def ranks(
         1 + len(above.get(row.configuration, ())) if row.n and row.configuration in compared else 0
         for row in ranking.itertuples()
     ]
+
+
+def leader(ranking: pd.DataFrame) -> str:
+    """The best mean of those of which a claim can be made, if there is any: three seeds, and no run that diverged."""
+    sound = ranking[(ranking.n >= statistics.FEWEST) & (ranking.diverged == 0)]
+    return str((ranking if sound.empty else sound).configuration.iloc[0])
 
 
 def in_order(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -57,6 +57,7 @@ def compare_pairs(
     values: Floats,
     higher_is_better: bool,
     baseline: int | None = None,
+    chosen: bool = False,
     questions: int = 1,
     margin: float = 0.0,
     gap: float = 0.0,
@@ -68,6 +69,8 @@ def compare_pairs(
         values: `(blocks, configurations)`; a block is a seed (of one version of the code); nan where there is no
             result.
         baseline: a column: only its pairs are the family; None: all pairs are.
+        chosen: the baseline was chosen by these values, as the best of them: p is corrected for all pairs then
+            (Bonferroni), since any of them could have been looked at.
         questions: how many such families are asked at once, such as the times to several targets.
         margin: pairs that are closer than that are equivalent.
         gap: the true difference that a further sweep is planned to find.
@@ -83,7 +86,8 @@ def compare_pairs(
     configurations share, estimated from what configuration and seed together leave over. The second alone has more
     power and is right where all spread alike; the first protects a configuration that spreads more than the rest. One
     that spreads WILD times as much (in variance) would spoil it for all: it is left out of it, and its pairs use their
-    own spread alone. So do the pairs of a baseline that spreads RESTLESS times as much: it is in all of them.
+    own spread alone. So do the pairs of a baseline that spreads RESTLESS times as much: it is in all of them. The pairs
+    of a `chosen` one are judged as they are among all pairs.
 
     The intervals hold simultaneously (Bonferroni). p is corrected step by step, which sees a little more: where it
     claims a pair whose interval crosses zero, the interval ends at zero. So the three never contradict each other.
@@ -93,25 +97,27 @@ def compare_pairs(
     values = np.where(np.isfinite(values), values, np.nan)
     columns = values.shape[1]
     i, j = np.triu_indices(columns, 1)
-    own, n, difference = (np.full(len(i), np.nan) for _ in range(3))
-    improvement = np.full(len(i), np.nan)
+    own, n = (np.full(len(i), np.nan) for _ in range(2))
     for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
         gaps = values[:, i[part]] - values[:, j[part]]  # (blocks, pairs)
-        there = np.isfinite(gaps)
-        n[part] = there.sum(0)
-        some = n[part] > 0
-        total = np.where(there, gaps, 0).sum(0)
-        difference[part] = np.divide(total, n[part], out=np.full(len(part), np.nan), where=some)
+        n[part] = np.isfinite(gaps).sum(0)
         own[part] = deviation(gaps)
-        ahead = np.where(gaps == 0, 0.5, (gaps > 0) == higher_is_better)
-        improvement[part] = np.divide(
-            np.where(there, ahead, 0).sum(0), n[part], out=np.full(len(part), np.nan), where=some
-        )
     spread = column_spread(np.where(n > 2, own, np.nan), i, j, columns)  # two seeds tell no spread
+    testable = int(np.count_nonzero(n >= FEWEST))
+    asked = np.full(len(i), True) if baseline is None else (i == baseline) | (j == baseline)
+    i, j, n, own = (column[asked] for column in (i, j, n, own))
+    difference, improvement = (np.full(len(i), np.nan) for _ in range(2))
+    for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
+        gaps = values[:, i[part]] - values[:, j[part]]
+        there, some = np.isfinite(gaps), n[part] > 0
+        ahead = np.where(gaps == 0, 0.5, (gaps > 0) == higher_is_better)
+        for column, what in ((difference, gaps), (improvement, ahead)):
+            total = np.where(there, what, 0).sum(0)
+            column[part] = np.divide(total, n[part], out=np.full(len(part), np.nan), where=some)
     calm = calm_columns(spread)
     shared, shared_df = residual_deviation(values[:, calm])
     both = calm[i] & calm[j] & (shared_df > 0)
-    if baseline is not None and calm[baseline]:
+    if baseline is not None and not chosen and calm[baseline]:
         others = calm & (np.arange(columns) != baseline)
         usual, known = residual_deviation(values[:, others])
         if known and spread[baseline] > np.sqrt(2 * RESTLESS) * usual:
@@ -125,20 +131,18 @@ def compare_pairs(
     # Without any spread the seed has no effect, and the samples are one sample: nothing can be told
     size = np.nan_to_num(np.abs(values)).max(0, initial=0)
     error[(error <= ROUNDING * np.maximum(size[i], size[j])) | (n < FEWEST)] = np.nan
-    asked = np.full(len(i), True) if baseline is None else (i == baseline) | (j == baseline)
-    i, j, n, difference, own, error, df, improvement, both = (
-        column[asked] for column in (i, j, n, difference, own, error, df, improvement, both)
-    )
     p = 2 * stats.t.sf(np.abs(difference) / error, df)
-    tests = int(np.isfinite(p).sum())
+    closer = 2 * stats.t.sf((margin - np.abs(difference)) / error, df)
+    tests = testable if chosen else int(np.isfinite(p).sum())
     alike = int(np.count_nonzero(np.isfinite(values).any(0) & calm))
-    p_adjusted = np.minimum(questions * (shaffer(p, i, j) if baseline is None else holm(p)), 1)
+    corrected = tests * p if chosen else shaffer(p, i, j) if baseline is None else holm(p)
+    p_adjusted = np.minimum(questions * corrected, 1)
     half = stats.t.ppf(1 - ALPHA / (2 * questions * tests), df) * error if tests else np.full(len(p), np.nan)
     usual = np.where(both, np.sqrt(2) * shared, own)
     usual[~np.isfinite(p) | (usual == 0)] = np.nan
     planned = [seeds_to_find(gap, usual, df, count, questions * tests) for count in (alike, 2)]
     claimed = p_adjusted < ALPHA
-    equivalent = questions * holm(2 * stats.t.sf((margin - np.abs(difference)) / error, df)) < ALPHA
+    equivalent = questions * (tests * closer if chosen else holm(closer)) < ALPHA
     least = np.where(claimed & (difference > 0), 0, np.where(equivalent, -margin, -np.inf))
     most = np.where(claimed & (difference < 0), 0, np.where(equivalent, margin, np.inf))
     return pd.DataFrame(
@@ -205,19 +209,20 @@ def spread_alike(samples: Sequence[Sequence[float]]) -> float:
 
 def residual_deviation(values: Floats) -> tuple[float, int]:
     """Deviation and degrees of freedom of what `configuration + block` leaves over; (nan, 0) where nothing."""
-    blocks, columns = np.nonzero(np.isfinite(values))
-    if not len(blocks):
+    there = np.isfinite(values)
+    there, values = there[:, there.any(0)], values[:, there.any(0)]
+    if not there.size:
         return np.nan, 0
-    design = np.zeros((len(blocks), values.shape[0] + values.shape[1]))
-    design[np.arange(len(blocks)), blocks] = 1
-    design[np.arange(len(blocks)), values.shape[0] + columns] = 1
-    y = values[blocks, columns]
-    scale = np.abs(y).max() or 1.0
-    y = y / scale  # squares of 1e200 are inf
-    y = y - y.mean()
-    solution, _, rank, _ = np.linalg.lstsq(design, y, rcond=None)
-    df = len(y) - int(rank)
-    return (float(scale * np.sqrt(((y - design @ solution) ** 2).sum() / df)), df) if df > 0 else (np.nan, 0)
+    scale = np.abs(values[there]).max() or 1.0
+    n = there.sum(0)
+    # Without the mean of each column only the blocks are left to fit: thousands of columns cost little
+    y = np.where(there, values, 0) / scale  # squares of 1e200 are inf
+    y -= np.where(there, y.sum(0) / n, 0)
+    design = np.where(there, np.eye(len(values))[:, :, None] - there[:, None] / n, 0)  # (blocks, blocks, columns)
+    solution, _, rank, _ = np.linalg.lstsq(design.reshape(len(design), -1).T, y.ravel(), rcond=None)
+    left = y - np.tensordot(solution, design, 1)
+    df = int(n.sum()) - there.shape[1] - int(rank)
+    return (float(scale * np.sqrt((left**2).sum() / df)), df) if df > 0 else (np.nan, 0)
 
 
 def wilcoxon(values: Floats, i: NDArray[np.intp], j: NDArray[np.intp]) -> Floats:

@@ -49,15 +49,15 @@ def median_times(
     reached: Mapping[float, pd.DataFrame], configurations: pd.Series, order: Sequence[str]
 ) -> pd.DataFrame:
     """One row per configuration and target, as `Judgement.targets`."""
-    rows = []
+    tables = []
     for target, first in reached.items():
-        of = configurations[first.index]
-        for name in order:
-            mine = first[of == name]
-            if len(mine):
-                epochs, steps, seconds = (float(mine[key].median()) for key in COLUMNS.values())
-                rows.append((name, target, int(np.isfinite(mine.epoch).sum()), len(mine), epochs, steps, seconds))
-    return pd.DataFrame(rows, columns=TARGETS)
+        its = first.assign(n=1, reached=np.isfinite(first.epoch)).groupby(configurations[first.index])
+        table = its[["reached", "n"]].sum().join(its[list(COLUMNS.values())].median())
+        table = table.loc[[name for name in order if name in table.index]].assign(target=target)
+        tables.append(
+            table.rename(columns={column: unit for unit, column in COLUMNS.items()}).reset_index(names=TARGETS[0])
+        )
+    return pd.concat(tables, ignore_index=True)[TARGETS] if tables else pd.DataFrame(columns=TARGETS)
 
 
 def costs(reached: Mapping[float, pd.DataFrame], runs: pd.DataFrame, order: Sequence[str], unit: str) -> pd.DataFrame:
@@ -77,6 +77,7 @@ def compare_times(
     compared: Sequence[str],
     baseline: str | None,
     family: Family,
+    against: str | None,
     units: Sequence[str],
     budgets: Mapping[str, Hashable],
 ) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def compare_times(
     as many questions. No error is smaller than what counting in whole epochs makes: of three seeds, equal epochs are
     often chance.
     """
-    against = list(compared).index(baseline) if family is Family.BASELINE and baseline is not None else None
+    column_of = list(compared).index(against) if against is not None else None
     tables = []
     known = {target: first for target, first in reached.items() if np.isfinite(first.epoch).any()}
     for unit in units:
@@ -101,7 +102,9 @@ def compare_times(
                 values.groupby([blocks[first.index], of]).mean().unstack().reindex(columns=compared).to_numpy(float)
                 for values in (log, coarse)
             )
-            pairs = statistics.compare_pairs(table, False, against, questions=len(known), rounding=rounding)
+            pairs = statistics.compare_pairs(
+                table, False, column_of, family is Family.LEADER, questions=len(known), rounding=rounding
+            )
             pairs = pairs[pairs.n >= statistics.FEWEST].assign(target=target, unit=unit)
             pairs["a"], pairs["b"] = ([compared[column] for column in pairs[side]] for side in ("i", "j"))
             late = set(of[~np.isfinite(first.epoch)])

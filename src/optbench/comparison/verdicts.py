@@ -37,6 +37,7 @@ class Family(StrEnum):
     ALL = "all pairs"
     WINNERS = "the tuned configurations among each other"
     BASELINE = "the others against the baseline"
+    LEADER = "the best mean against the others"  # of so many that every pair would be too much; corrected for all pairs
 
 
 SURE = ("low", "high", "p", "p_adjusted", "p_wilcoxon", "detectable")
@@ -49,6 +50,7 @@ def difference_table(
     ranking: pd.DataFrame,
     baseline: str | None,
     family: Family,
+    against: str | None,
     margin: float,
     gap: float,
     metric: str,
@@ -58,11 +60,18 @@ def difference_table(
 
     Args:
         blocks: as `statistics.compare_pairs` takes them.
+        against: the configuration that is in every pair of the family, None where it is no such family.
         budgets: nothing is claimed of two configurations with different ones; none where they are not to blame.
     """
     names = list(blocks.columns)
-    against = names.index(baseline) if baseline is not None and family is Family.BASELINE else None
-    table = statistics.compare_pairs(blocks.to_numpy(float), metrics.sign(metric) > 0, against, margin=margin, gap=gap)
+    table = statistics.compare_pairs(
+        blocks.to_numpy(float),
+        metrics.sign(metric) > 0,
+        names.index(against) if against is not None else None,
+        chosen=family is Family.LEADER,
+        margin=margin,
+        gap=gap,
+    )
     table.insert(0, "a", [names[i] for i in table.i])
     table.insert(1, "b", [names[j] for j in table.j])
     alone = ranking.set_index("configuration").n.to_dict()

@@ -9,7 +9,7 @@ from optbench.comparison import statistics
 from optbench.comparison.answer import answer
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Item, another
-from optbench.comparison.judgement import Judgement
+from optbench.comparison.judgement import MOST_ASKED, Judgement
 from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
 from optbench.comparison.verdicts import Family, Verdict
 from optbench.records import metrics, wording
@@ -130,8 +130,10 @@ def family(facts: Facts, judgement: Judgement) -> str:
         Family.ALL: f"all {pairs} pairs" if pairs > 1 else "the one pair",
         Family.WINNERS: f"the {plural(pairs, 'pair')} of the {tuned} tuned configurations",
         Family.BASELINE: f"{plural(pairs, 'configuration')} against the baseline {facts.baseline}",
+        Family.LEADER: f"{judgement.against} with each of the {pairs} others, corrected for all pairs",
     }[judgement.family]
-    more = "" if judgement.family is Family.ALL else " pairs=all compares every pair."
+    complete = judgement.family is Family.ALL or len(judgement.ranking) > MOST_ASKED
+    more = "" if complete else " pairs=all compares every pair."
     each = "" if pairs == 1 else " of all of them at once"
     within = wording.difference(facts.metric, judgement.margin, sign=False)
     return (

@@ -254,6 +254,9 @@ def best_claimed(facts: Facts, judgement: Judgement) -> tuple[list[str], str]:
     if judgement.family is Family.BASELINE:
         rivals = {name: [facts.baseline] for name in compared if name != facts.baseline}
         words = f"the baseline {facts.baseline}"
+    elif judgement.family is Family.LEADER:
+        rivals = {str(judgement.against): [name for name in compared if name != judgement.against]}
+        words = "every other configuration"
     else:
         hues = facts.hues
         rivals = {name: [other for other in compared if hues[other] != hues[name]] for name in compared}
