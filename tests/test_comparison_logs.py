@@ -7,8 +7,9 @@ import pytest
 from torch.utils.tensorboard import SummaryWriter
 
 import optbench
+from optbench.comparison import logs, read
 from optbench.comparison.analysis import compare
-from optbench.comparison.logs import read_settings, read_yaml
+from optbench.comparison.logs import find_log, read_settings, read_yaml
 from optbench.comparison.read import read_runs
 from sweeps import write_run
 
@@ -77,6 +78,19 @@ def test_a_sweep_of_the_template(tmp_path: Path) -> None:
     assert ledger["Batch size"] == (True, "128") and ledger["Most epochs allowed"] == (True, "3")
     assert ledger["Images"] == (None, "not recorded")
     assert ledger["Settings that come along"][1].startswith("model.optimizer.lr varies only along with optimizer")
+
+
+def test_logs_are_looked_up_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = write_template_sweep(tmp_path)
+    calls = []
+
+    def counted(folder: Path) -> Path | None:
+        calls.append(folder)
+        return find_log(folder)
+
+    monkeypatch.setattr(logs, "find_log", counted)
+    monkeypatch.setattr(read, "find_log", counted)
+    assert len(read_runs([str(sweep)], "test/accuracy").records) == len(calls) == len(set(calls)) == 8
 
 
 def test_a_row_an_epoch(tmp_path: Path) -> None:

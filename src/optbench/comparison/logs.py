@@ -72,15 +72,19 @@ def find_log(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def read_logs(folders: Sequence[Path], metric: str) -> tuple[list[ForeignRun], list[str], str]:
-    """The runs, a sentence for each folder that could not be read, and one that says how the others were."""
+def read_logs(logs: Mapping[Path, Path], metric: str) -> tuple[list[ForeignRun], list[str], str]:
+    """The runs, a sentence for each folder that could not be read, and one that says how the others were.
+
+    Args:
+        logs: a run's folder -> its log, as `find_log` gives it.
+    """
     found: list[tuple[Path, dict[str, Any], list[str], int, list[Row]]] = []
     columns: dict[str, str] = {}
     skipped = []
-    for folder in folders:
+    for folder, log in logs.items():
         try:
             settings, overrides, seed = read_settings(folder)
-            rows, its_columns = read_rows(folder)
+            rows, its_columns = read_rows(log)
         except ValueError as error:
             skipped.append(f"Left out: {error}")
             continue
@@ -160,7 +164,7 @@ def read_yaml(path: Path) -> Any:
 # metrics
 
 
-def read_rows(folder: Path) -> tuple[list[Row], dict[str, str]]:
+def read_rows(log: Path) -> tuple[list[Row], dict[str, str]]:
     """One row per epoch, both counted from 1 where Lightning counts from 0, and the columns that were read.
 
     What was measured after training, by a test, belongs to the last epoch.
@@ -168,8 +172,6 @@ def read_rows(folder: Path) -> tuple[list[Row], dict[str, str]]:
     Raises:
         ValueError: where there are no metrics.
     """
-    log = find_log(folder)
-    assert log is not None
     moments, columns = rows_of_table(log) if log.is_file() else rows_of_events(log)
     epochs: dict[float, Row] = {}
     tested: Row = {}

@@ -8,13 +8,18 @@ import math
 import os
 import re
 import shlex
+import statistics
+from array import array
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from glob import glob
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
+import numpy as np
 import pandas as pd
 
 from optbench.comparison.foreign import PROGRESS, ForeignRecord, ForeignRun
@@ -67,27 +72,32 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     """
     records: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
-    curves: list[dict[str, float]] = []
+    columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))
+    curves = {name: array("d") for name in columns}  # a list of a million rows would take ten times as much
+    lengths: list[int] = []
     damaged: dict[int, Damage] = {}
     skipped: list[str] = []
-    columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))
     tables, others = find_tables(sources)
     folders = find_runs(others)
-    foreign, readings = read_foreign(tables, folders, metric, skipped)
-    for folder, record, epochs, damage in (*read_own(folders, skipped), *foreign):
+    logs = {folder: log for folder in folders if not (folder / SUMMARY).exists() and (log := find_log(folder))}
+    own = read_own([folder for folder in folders if folder not in logs], skipped)
+    foreign, readings = read_foreign(tables, logs, metric, skipped)
+    for folder, record, epochs, damage in chain(own, foreign):
         row = describe(record, folder, metric, epochs)
         if damage is not None:
             damaged[len(rows)] = damage
             row["note"] = damage.note(len(epochs))
-        curves += [{"row": len(rows), **{key: epoch.get(key, math.nan) for key in columns}} for epoch in epochs]
+        for name, column in curves.items():
+            column.extend([epoch.get(name, math.nan) for epoch in epochs])
+        lengths.append(len(epochs))
         records.append(record)
         rows.append(row)
     if not rows:
         reasons = " ".join(skipped[:3])
         raise ValueError(f"runs={','.join(sources)}: there is no run that can be read. {reasons}")
     check_metric(metric, records)
-    epochs_of_all = pd.DataFrame(curves, columns=["row", *columns]).astype(dict.fromkeys(columns, float))
-    return Runs(pd.DataFrame(rows), epochs_of_all, records, damaged, skipped, readings)
+    epochs_of_all = {"row": np.repeat(np.arange(len(rows)), lengths), **{k: np.array(x) for k, x in curves.items()}}
+    return Runs(pd.DataFrame(rows), pd.DataFrame(epochs_of_all), records, damaged, skipped, readings)
 
 
 class Found(NamedTuple):
@@ -102,8 +112,6 @@ class Found(NamedTuple):
 def read_own(folders: Sequence[Path], skipped: list[str]) -> Iterator[Found]:
     """The runs of this project."""
     for folder in folders:
-        if is_foreign(folder):
-            continue
         try:
             yield Found(folder, read_record(folder), *read_metrics(folder / METRICS_CSV))
         except ValueError as error:
@@ -111,27 +119,21 @@ def read_own(folders: Sequence[Path], skipped: list[str]) -> Iterator[Found]:
 
 
 def read_foreign(
-    tables: Mapping[Path, Set[int]], folders: Sequence[Path], metric: str, skipped: list[str]
+    tables: Mapping[Path, Set[int]], logs: Mapping[Path, Path], metric: str, skipped: list[str]
 ) -> tuple[list[Found], list[str]]:
-    """The runs of other programs, and how they were read."""
+    """The runs of other programs, and how they were read. `logs`: a run's folder -> its log."""
     runs: list[ForeignRun] = []
     readings = []
     for path, lines in tables.items():
         found, reading = read_table(path, metric)
         runs += [run for run in found if not lines or int(run.place.name.rpartition(":")[2]) in lines]
         readings.append(reading)
-    logs = [folder for folder in folders if is_foreign(folder)]
     if logs:
         found, left_out, reading = read_logs(logs, metric)
         runs += found
         skipped += left_out
         readings += [reading] if reading else []
     return [Found(run.place, run.record, run.epochs, None) for run in runs], readings
-
-
-def is_foreign(folder: Path) -> bool:
-    """Whether a run's folder has logs and no record."""
-    return not (folder / SUMMARY).exists() and find_log(folder) is not None
 
 
 EPOCH = (*PROGRESS, *CURVES)
@@ -228,18 +230,23 @@ FIELDS = get_type_hints(RunRecord) | {"config": dict[str, Any]}
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a value from JSON is of an annotated type. Inside a dictionary null may stand for nan."""
-    inner = get_args(hint)
+    outer, inner = parts(hint)
     if hint is Any:
         return True
-    if get_origin(hint) is dict:
+    if outer is dict:
         return isinstance(value, dict) and all(item is None or fits(item, inner[1]) for item in value.values())
-    if get_origin(hint) is list:
+    if outer is list:
         return isinstance(value, list) and all(fits(item, inner[0]) for item in value)
     if inner:
         return any(fits(value, one) for one in inner)
     if isinstance(value, int) and hint in (int, float):
         return abs(value) < 2**63
     return isinstance(value, hint)
+
+
+@cache
+def parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
+    return get_origin(hint), get_args(hint)
 
 
 def read_metrics(path: Path) -> tuple[list[dict[str, float]], Damage | None]:
@@ -258,9 +265,8 @@ def read_metrics(path: Path) -> tuple[list[dict[str, float]], Damage | None]:
         return [], Damage.NO_TABLE
     rows: list[dict[str, float]] = []
     for line in lines[1:]:
-        cells = dict(zip(lines[0], line, strict=False))
         try:
-            row = {name: float(cell) for name, cell in cells.items() if cell not in ("", "None")}
+            row = {name: float(cell) for name, cell in zip(lines[0], line, strict=False) if cell and cell != "None"}
         except ValueError:
             row = {}
         if len(line) != len(lines[0]) or not {"epoch", "step"} <= row.keys():
@@ -276,7 +282,7 @@ def describe(record: RunRecord, folder: Path, metric: str, epochs: Sequence[Mapp
     best = next((row for row in epochs if row["epoch"] == record.best.get("epoch")), {})
     value = metric_of(record, metric)
     train = number(tested if metric.startswith("test/") else best, "train/" + metric.partition("/")[2])
-    epoch_seconds = [row["epoch_seconds"] for row in epochs if "epoch_seconds" in row]
+    epoch_seconds = [row["epoch_seconds"] for row in epochs if not math.isnan(row.get("epoch_seconds", math.nan))]
     memory = record.peak_memory_mb
     device = record.device
     error = ((record.error or {}).get("message") or "").strip().splitlines()
@@ -296,7 +302,7 @@ def describe(record: RunRecord, folder: Path, metric: str, epochs: Sequence[Mapp
         "steps": record.steps,
         "best_epoch": number(record.best, "epoch"),
         "best_seconds": number(record.best, "seconds"),
-        "epoch_seconds": float(pd.Series(epoch_seconds).median()) if epoch_seconds else math.nan,
+        "epoch_seconds": statistics.median(epoch_seconds) if epoch_seconds else math.nan,
         "seconds": number(record.seconds, "training"),
         "total_seconds": number(record.seconds, "total"),
         "memory_mb": number(memory, "gpu" if "gpu" in memory else "process"),
