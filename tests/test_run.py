@@ -1,12 +1,14 @@
 import csv
 import json
 import math
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from conftest import SMALL
 from optbench import run as run_module
@@ -200,6 +202,15 @@ def test_everything_tensorboard_shows(train):
         events.SummaryMetadata("_hparams_/experiment").plugin_data.content
     ).experiment
     assert {info.name.tag for info in experiment.metric_infos} >= {"test/accuracy", "val/best_loss"}
+
+
+def test_the_run_ends_after_its_last_event_is_in_the_file(train, monkeypatch):
+    """A process that was forked does not wait for the thread that writes them."""
+    write = RecordWriter.write
+    slowly = partial(time.sleep, 0.01)  # for each event
+    monkeypatch.setattr(RecordWriter, "write", lambda self, event: (slowly(), write(self, event)))
+    result = train("logger=tensorboard", "callbacks.histograms=null", "callbacks.figures=null")
+    assert "val/best_loss" in events_of(result.folder).Tags()["scalars"], result.err
 
 
 @pytest.mark.parametrize(("monitor", "worst"), [("val/loss", math.inf), ("val/accuracy", -math.inf)])

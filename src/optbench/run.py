@@ -101,5 +101,6 @@ def log_hyperparameters(cfg: DictConfig, record: RunRecord, trainer: pl.Trainer)
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.log_hyperparams(values, metrics, step=record.steps)
+            logger.save()  # the process may end before a thread has written them
         else:
             logger.log_hyperparams(values)
