@@ -24,7 +24,8 @@ def with_values(it: Comparison, **values: dict[tuple[int, int], float]) -> Compa
 
 
 def test_a_mean_is_none_where_a_run_has_no_finite_value() -> None:
-    its = curves.mean_curves(with_values(made(), **{"val/loss": {(1, 2): math.nan, (2, 4): math.inf}}).facts)["adam"]
+    it = with_values(made(), **{"val/loss": {(1, 2): math.nan, (2, 4): math.inf}})
+    its = curves.mean_curves(it.facts, ["adam"])["adam"]
     assert its.runs == 3 and list(its.mean["epoch"]) == [1, 2, 3, 4, 5]  # the other seeds have 6 and 7
     assert list(its.mean["val/loss"]) == pytest.approx([2, math.nan, 2 / 3, math.nan, 0.4], nan_ok=True)
     assert list(its.sd["val/loss"].isna()) == [False, True, False, True, False]
@@ -34,8 +35,10 @@ def test_a_mean_is_none_where_a_run_has_no_finite_value() -> None:
 
 def test_only_runs_that_count_have_a_mean() -> None:
     it = made()
-    assert list(curves.mean_curves(it.facts)) == ["adam", "sgd"]
-    assert curves.mean_curves(changed(it, curves=it.facts.curves.iloc[:0]).facts) == {}
+    names = list(it.judgement.ranking["configuration"])
+    assert len(names) > 2 and list(curves.mean_curves(it.facts, names)) == ["adam", "sgd"]
+    assert list(curves.mean_curves(it.facts, ["sgd"])) == ["sgd"]
+    assert curves.mean_curves(changed(it, curves=it.facts.curves.iloc[:0]).facts, names) == {}
 
 
 def test_a_band_is_one_deviation_wide_and_keeps_away_from_zero_on_a_logarithmic_axis() -> None:
@@ -75,6 +78,25 @@ def test_the_same_configurations_are_shown_at_first(count: int) -> None:
     assert bool(note) == (count > 8)
     checked = [at for at in boxes(page.render(it)) if "checked" in at]
     assert [names[int(at["value"] or 0)] for at in checked] == best
+
+
+def test_a_page_of_very_many_has_the_curves_of_the_best_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = tuple(f"o{k}" for k in range(14))
+    it = made(names, seeds=2, epochs=5, baseline=names[-1], sensitivities=[], interaction=None)
+    assert curves.carried(it) == list(names)
+    assert "This page has the curves" not in page.render(it)
+    epochs = it.facts.curves.groupby("configuration").size()
+    monkeypatch.setattr(curves, "MOST_EPOCHS", int(sum(epochs[name] for name in names[:10])))
+    carried = [*names[:10], names[-1]]  # the baseline always
+    assert curves.carried(it) == carried
+    html = page.render(it)
+    assert [int(at["value"] or 0) for at in boxes(html)] == list(range(11))
+    data = embedded(it)
+    assert [each["name"] for each in data["configurations"]] == carried
+    assert {run["of"] for run in data["runs"]} == set(range(11))
+    assert "This page has the curves of the best 11 of 14 configurations" in html
+    monkeypatch.setattr(curves, "MOST_EPOCHS", 0)
+    assert curves.carried(it) == [*names[:8], names[-1]], "those that are shown at first"
 
 
 def boxes(html: str) -> list[dict[str, str | None]]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from optbench.comparison.analysis import Comparison
@@ -19,6 +20,7 @@ from optbench.comparison.factors import Factors
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
 from optbench.comparison.judgement import Judgement
+from optbench.comparison.report import page_tables
 from optbench.comparison.report.page import render
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
 from optbench.comparison.times import TIMES
@@ -279,6 +281,21 @@ def test_size():
     boxes = [at for tag, at in Parsed(page).tags if tag == "input" and at["type"] == "checkbox"]
     assert sum("checked" in box for box in boxes) == 8 + 2, "the best eight, and the lines of the sensitivity"
     assert "The first 60 of 741 pairs: statistics.csv has all." in page
+
+
+def test_a_table_of_very_many_runs_has_those_of_the_best_configurations(comparison, monkeypatch):
+    assert "Every run</h2>" in render(comparison)
+    runs, ranked = comparison.facts.runs, list(comparison.judgement.ranking["configuration"])
+    monkeypatch.setattr(page_tables, "MOST_RUNS", 4)
+    table = {
+        column.title: [cell.text for cell in column.cells]
+        for column in page_tables.runs_table(comparison.facts, comparison.judgement, dict.fromkeys(ranked, Markup("")))
+    }
+    of_the_best = [run for name in ranked for run in runs["run"][runs["configuration"] == name]]
+    assert table["run"] == of_the_best[:4] and len(runs) > 4
+    page = render(comparison)
+    assert "Runs</h2>" in page
+    assert f"These are the 4 runs of the best configurations: summary.csv has all {len(runs)}." in page
 
 
 def test_a_comparison_that_has_little(comparison):

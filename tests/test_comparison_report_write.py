@@ -148,6 +148,16 @@ def test_a_glob_and_a_running_sweep(command, sweep):
     assert "adamw" in result.out and "1 running" in (sweep / "out" / "report.md").read_text()
 
 
+def test_the_terminal_names_the_best_of_many(sweep, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr("optbench.comparison.report.write.MOST_ROWS", 1)
+    compare_runs(str(sweep), output=str(tmp_path / "out"))
+    out = capsys.readouterr().out
+    table = out[: out.index("The best 1 of 3 configurations: report.md names them all.")]
+    assert "sgd" in table and "adam" not in table
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "| adam |" in report and "| sgd |" in report
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

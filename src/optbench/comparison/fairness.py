@@ -153,7 +153,9 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
     if runs.empty:
         return []
     own, names = [records[row] for row in runs.index], list(map(str, runs.configuration))
-    seeds = {name: list(runs.seed[runs.configuration == name]) for name in dict.fromkeys(names)}
+    seeds: dict[str, list[int]] = {}
+    for name, seed in zip(names, runs.seed, strict=True):
+        seeds.setdefault(name, []).append(seed)
     claims = [
         same(Item.IMAGES, [record.hashes.get("data") for record in own], "hash of all images and labels"),
         same(Item.SPLIT, [record.hashes.get("split") for record in own], "hash of the split"),

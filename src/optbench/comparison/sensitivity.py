@@ -106,21 +106,26 @@ def sensitivity(
     if not all(is_number(value) for value in column):
         return None
     runs = frame.assign(line=lines_of(factors, factor, groups), x=[float(value) for value in column])
+    results = runs[runs.used]
+    samples: dict[tuple[str, float], list[float]] = {}
+    for (line, x, _), mean in results.groupby(["line", "x", "seed"]).metric.mean().items():
+        samples.setdefault((line, x), []).append(mean)
+    chosen_by = results.groupby(["line", "x"]).validation.mean().to_dict()
+    diverged = (runs.status == "diverged").groupby([runs.line, runs.x], sort=True).sum()
     rows = []
-    for (line, x), group in runs.groupby(["line", "x"], sort=True):
-        results = group[group.used]
-        by_seed = results.groupby("seed").metric.mean()
-        low, high = statistics.mean_interval(list(by_seed))
+    for key, failures in diverged.items():
+        by_seed = samples.get(key, [])
+        low, high = statistics.mean_interval(by_seed)
         rows.append(
             {
-                "line": line,
-                "x": x,
+                "line": key[0],
+                "x": key[1],
                 "n": len(by_seed),
-                "mean": float(by_seed.mean()) if len(by_seed) else math.nan,
+                "mean": sum(by_seed) / len(by_seed) if by_seed else math.nan,
                 "low": low,
                 "high": high,
-                "chosen_by": float(results.validation.mean()) if len(results) else math.nan,
-                "diverged": int((group.status == "diverged").sum()),
+                "chosen_by": chosen_by.get(key, math.nan),
+                "diverged": int(failures),
                 "best": False,
             }
         )

@@ -5,7 +5,7 @@ jump where one ends. It is none (nan) where any of its runs has no finite value.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from optbench.comparison.facts import Facts
 from optbench.records import metrics
 
 MOST_SHOWN = 8  # configurations that a figure of lines has room for, and with which the page begins; and the baseline
+MOST_EPOCHS = 50_000  # of single runs, that the page carries: half a dozen numbers each
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Curve:
         return (low.where(low.isna(), np.maximum(low, mean / 10)) if log else low), mean + sd
 
 
-def mean_curves(facts: Facts) -> dict[str, Curve]:
-    """Of each configuration with a run that counts and logged an epoch, in the order of their runs."""
-    used = facts.curves[facts.curves["row"].map(facts.runs["used"]).astype(bool)]
+def mean_curves(facts: Facts, names: Collection[str]) -> dict[str, Curve]:
+    """Of each of these configurations with a run that counts and logged an epoch, in the order of their runs."""
+    counted = facts.runs["used"].astype(bool) & facts.runs["configuration"].isin(names)
+    used = facts.curves[facts.curves["row"].map(counted).astype(bool)]
     numbers = used.replace([math.inf, -math.inf], math.nan)
     return {str(name): mean_curve(its) for name, its in numbers.groupby("configuration", sort=False)}
 
@@ -79,6 +81,15 @@ def profile_edge(profile: pd.DataFrame) -> tuple[float, bool]:
 def from_zero(metric: str, log: bool) -> bool:
     """Whether an axis begins at 0: a constant learning rate is no noise."""
     return metric == "lr" and not log
+
+
+def carried(comparison: Comparison) -> list[str]:
+    """The configurations of which the page has the curves: the best ones, as many as MOST_EPOCHS allow."""
+    epochs = comparison.facts.curves.groupby("configuration").size()
+    ranked = comparison.judgement.ranking["configuration"]
+    total = ranked.map(epochs).fillna(0).cumsum()
+    first = shown(comparison)[0]
+    return [name for name, so_far in zip(ranked, total, strict=True) if so_far <= MOST_EPOCHS or name in first]
 
 
 def shown(comparison: Comparison) -> tuple[list[str], str]:

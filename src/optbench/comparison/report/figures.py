@@ -95,7 +95,8 @@ def save(comparison: Comparison, folder: Path) -> list[Path]:
 
 def draw(comparison: Comparison) -> dict[str, Figure]:
     """The figures that have something to show."""
-    means, axes = lines.mean_curves(comparison.facts), lines.axes(comparison.facts)
+    means = lines.mean_curves(comparison.facts, lines.carried(comparison))
+    axes = lines.axes(comparison.facts)
     with paper():
         figures = {
             "ranking": ranking(comparison),

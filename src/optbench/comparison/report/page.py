@@ -45,8 +45,9 @@ def render(comparison: Comparison) -> str:
     swatches = {name: swatch(style) for name, style in styles.items()}
     lines = [palette.line_styles(facts, item) for item in judgement.sensitivities]
     shown, _ = curves.shown(comparison)
-    means = curves.mean_curves(facts)
-    data = page_data(facts, judgement, means, styles, lines)
+    carried = curves.carried(comparison)
+    means = curves.mean_curves(facts, carried)
+    data = page_data(facts, judgement, means, {name: styles[name] for name in carried}, lines)
     page = environment.get_template("report.html.jinja").render(
         facts=facts,
         judgement=judgement,
@@ -64,8 +65,8 @@ def render(comparison: Comparison) -> str:
         has_iqm=page_tables.has_iqm(judgement),
         differences=page_tables.differences_table(facts, judgement, swatches),
         most_differences=page_tables.MOST_DIFFERENCES,
-        legend=[(name, swatches[name], name in shown) for name in styles],
-        without_mean=sorted(set(facts.curves["configuration"]) - means.keys()),
+        legend=[(name, swatches[name], name in shown) for name in carried],
+        without_mean=sorted(set(facts.curves["configuration"]) & set(carried) - means.keys()),
         targets=page_tables.targets_table(facts, judgement, swatches),
         ratios=page_tables.times_table(facts, judgement, swatches),
         about_ratios=RATIOS,
@@ -75,7 +76,7 @@ def render(comparison: Comparison) -> str:
                 judgement.sensitivities, lines, comparison.words.sensitivities, strict=True
             )
         ],
-        runs=page_tables.runs_table(facts, swatches),
+        runs=page_tables.runs_table(facts, judgement, swatches),
         plural=wording.plural,
         rows=page_tables.rows,
     )

@@ -47,7 +47,7 @@ def curve_data(facts: Facts, means: Mapping[str, Curve], styles: dict[str, Style
     log = {metric: curves.curves_are_logarithmic(metric, means.values()) for metric in facts.curve_metrics}
     order = {name: k for k, name in enumerate(styles)}
     runs = []
-    for row, curve in facts.curves.groupby("row"):
+    for row, curve in facts.curves[facts.curves["configuration"].isin(order)].groupby("row"):
         run = facts.runs.loc[row]
         status = "" if run["status"] == "completed" else f" · {run['status']}"
         runs.append(
@@ -98,10 +98,11 @@ def profile_figure(judgement: Judgement, styles: dict[str, Style]) -> dict[str, 
     profile = judgement.profile
     right, log = curves.profile_edge(profile)  # lines end at the edge: a fraction never falls again
     traces = []
+    corners = dict(list(profile.groupby("configuration")))
     for k, (name, style) in enumerate(styles.items()):
-        steps = profile[profile["configuration"] == name].sort_values("ratio")
-        if steps.empty:
+        if name not in corners:
             continue
+        steps = corners[name].sort_values("ratio")
         traces.append(
             {
                 "name": plotly_text(name),
@@ -123,8 +124,9 @@ def profile_figure(judgement: Judgement, styles: dict[str, Style]) -> dict[str, 
 def sensitivity_figure(item: Sensitivity, metric: str, styled: dict[str, Style]) -> dict[str, Any]:
     traces: list[dict[str, Any]] = []
     percent = ".2%" if metrics.metric(metric).is_fraction else ".4f"
+    its = dict(list(item.points.groupby("line")))
     for k, (name, style) in enumerate(styled.items()):
-        points = item.points[item.points["line"] == name].sort_values("x")
+        points = its[name].sort_values("x")
         shared = {"name": plotly_text(name or metric), "group": k}
         sizes = [15 if best else 7 for best in points["best"]]
         texts = [

@@ -16,6 +16,7 @@ from optbench.records import wording
 from optbench.records.record import STATUSES
 
 MOST_DIFFERENCES = 60  # rows of the table; statistics.csv has all
+MOST_RUNS = 1000  # summary.csv has all
 VERDICTS = {
     Verdict.BETTER: "A is better",
     Verdict.WORSE: "A is worse",
@@ -139,26 +140,24 @@ def targets_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup
     frame = judgement.targets
     if frame.empty:
         return []
-    configurations = [name for name in judgement.ranking["configuration"] if name in set(frame["configuration"])]
+    there = set(frame["configuration"])
+    configurations = [name for name in judgement.ranking["configuration"] if name in there]
     columns = [names("configuration", pd.Series(configurations), swatches)]
     level = partial(wording.level, facts.validation, higher_is_better=facts.higher_is_better, digits=None)
     for target, at in frame.groupby("target"):
-        at = at.set_index("configuration")
+        rows_of = {row.configuration: row for row in at.itertuples()}
         cells = []
         for name in configurations:
-            if name not in at.index:
+            if name not in rows_of:
                 cells.append(Cell("–", math.nan))
                 continue
-            row = at.loc[name]
-            parts = [
-                wording.plural(row["epochs"], "epoch"),
-                f"{wording.count(row['steps'])} steps",
-            ]
-            if not math.isnan(row["seconds"]):
-                parts.append(wording.seconds(row["seconds"]))
-            missed = math.isinf(row["epochs"]) or math.isnan(row["epochs"])
+            row = rows_of[name]
+            parts = [wording.plural(row.epochs, "epoch"), f"{wording.count(row.steps)} steps"]
+            if not math.isnan(row.seconds):
+                parts.append(wording.seconds(row.seconds))
+            missed = math.isinf(row.epochs) or math.isnan(row.epochs)
             note = "∞" if missed else " · ".join(parts)
-            cells.append(Cell(f"{row['reached']:.0f}/{row['n']:.0f}", row["steps"], note))
+            cells.append(Cell(f"{row.reached:.0f}/{row.n:.0f}", row.steps, note))
         columns.append(Column(f"{facts.validation} {level(target)}", cells))
     return columns
 
@@ -194,8 +193,12 @@ def times_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup])
     ]
 
 
-def runs_table(facts: Facts, swatches: dict[str, Markup]) -> list[Column]:
+def runs_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    """Every run; of very many, those of the best configurations."""
     frame = facts.runs
+    if len(frame) > MOST_RUNS:
+        places = {name: place for place, name in enumerate(judgement.ranking["configuration"])}
+        frame = frame.iloc[frame["configuration"].map(places).argsort(kind="stable")[:MOST_RUNS]]
 
     def text(title: str, column: str, kind: str = "text") -> list[Column]:
         values = [str(value) for value in frame[column]]

@@ -20,7 +20,7 @@ from optbench.records.record import SUMMARY
 FOLDER = "comparison"
 METRIC = "test/accuracy"  # that of a sweep's own report
 LONGEST = 120  # characters of a question in a folder's name
-MOST_SKIPPED = 5  # folders named in the terminal
+MOST_SKIPPED, MOST_ROWS = 5, 50  # folders and configurations named in the terminal
 
 
 def compare_runs(
@@ -137,7 +137,9 @@ def tell(comparison: Comparison) -> None:
         print(sentence)
     rows = tables.terminal(comparison)
     if rows:
-        show(f"{facts.metric} by {', '.join(facts.by) or 'seed'}", rows)
+        show(f"{facts.metric} by {', '.join(facts.by) or 'seed'}", rows[:MOST_ROWS])
+        if len(rows) > MOST_ROWS:
+            print(f"The best {MOST_ROWS} of {len(rows)} configurations: report.md names them all.\n")
     print(textwrap.fill(" ".join(words.answer), 100, break_long_words=False, break_on_hyphens=False))
     if len(facts.sources) == 1 and Path(facts.sources[0]).is_dir():
         print(f"\nCurves: tensorboard --logdir {shlex.quote(facts.sources[0])}")
