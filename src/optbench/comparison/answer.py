@@ -7,6 +7,7 @@ from typing import Any
 from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
+from optbench.comparison.looks import looks_sentence
 from optbench.comparison.verdicts import CLAIMED, Verdict, turned
 from optbench.records import metrics, wording
 from optbench.records.record import STATUSES
@@ -17,7 +18,7 @@ Pair = dict[str, Any]  # a row of `Judgement.differences`
 
 
 def answer(facts: Facts, judgement: Judgement) -> list[str]:
-    """One to seven sentences."""
+    """One to eight sentences."""
     ranking = judgement.ranking
     results = ranking[ranking.n > 0]
     said: list[str] = []
@@ -44,6 +45,8 @@ def answer(facts: Facts, judgement: Judgement) -> list[str]:
         said.append(
             f"Provisional: the best value is at the edge of what was tried ({'; '.join(edges)}); widen the range."
         )
+    if sentence := looks_sentence(facts.looks):
+        said.append(sentence)
     return said
 
 

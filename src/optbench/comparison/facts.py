@@ -12,6 +12,7 @@ from optbench.comparison import factors as what_varies
 from optbench.comparison.factors import Factors
 from optbench.comparison.fairness import MeasuredOn, another, runs_on_other_data
 from optbench.comparison.foreign import ForeignRecord
+from optbench.comparison.looks import Looks, find_looks
 from optbench.comparison.read import Damage, Runs
 from optbench.records import metrics
 from optbench.records.metrics import CURVES
@@ -54,6 +55,7 @@ class Facts:
             `step`, `seconds`, then the columns of `curve_metrics` and `validation`.
         curve_metrics: those of val/accuracy, val/loss, train/loss, lr that were logged, in this order.
         readings: a sentence for each table, and one for all logs, that says what was taken for what.
+        looks: when these runs were looked at with fewer seeds.
     """
 
     sources: list[str]
@@ -74,6 +76,7 @@ class Facts:
     curves: pd.DataFrame
     curve_metrics: list[str]
     readings: list[str] = field(default_factory=list)
+    looks: Looks = field(default_factory=Looks)
 
     @property
     def times_withheld(self) -> bool:
@@ -85,7 +88,7 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
     """What the runs say, compared by the keys `by`, or by all that varies.
 
     Raises:
-        ValueError: where `by` names a key that does not vary.
+        ValueError: where `by` names a key that does not vary, or a plan of looks cannot be read.
     """
     factors = what_varies.find_factors(runs.records)
     by = what_varies.check_by(by, factors, runs.records) or list(factors.independent)
@@ -123,6 +126,7 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
         curves=curves,
         curve_metrics=[name for name in CURVES if curves[name].notna().any()],
         readings=runs.readings,
+        looks=find_looks(frame, runs.records, metric),
     )
 
 

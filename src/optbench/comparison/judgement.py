@@ -10,6 +10,7 @@ import pandas as pd
 from optbench.comparison import fairness, statistics, times
 from optbench.comparison.facts import Facts, LeftOut
 from optbench.comparison.fairness import Claim
+from optbench.comparison.looks import over_looks
 from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
 from optbench.comparison.times import choose_targets
 from optbench.comparison.verdicts import Family, Verdict, difference_table
@@ -118,9 +119,17 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         family, against = Family.BASELINE, facts.baseline
     elif len(compared) > MOST_COMPARED:
         family, against = Family.LEADER, leader(ranking)
-    differences = difference_table(
-        blocks[compared], ranking, facts.baseline, family, against, margin, gap, metric, budgets
-    )
+
+    def table_of(rows: pd.DataFrame, questions: float) -> pd.DataFrame:
+        return difference_table(
+            rows[compared], ranking, facts.baseline, family, against, margin, gap, metric, budgets, questions
+        )
+
+    looks = facts.looks
+    if looks.plan is None:
+        differences = table_of(blocks, looks.questions)
+    else:
+        differences = over_looks(looks.plan, blocks, frame.groupby("configuration").seed.max(), table_of)
     ranking = in_order(ranking.assign(rank=ranks(ranking, compared, differences, facts.baseline)), metric)
 
     curves = facts.curves
@@ -136,7 +145,17 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         [f"{record.seed} {code}" for record, code in zip(facts.records, codes, strict=True)], frame.index, dtype=object
     )
     faster = times.compare_times(
-        reached, frame, blocks_of, curves, compared, facts.baseline, family, against, [unit, *seconds], budgets
+        reached,
+        frame,
+        blocks_of,
+        curves,
+        compared,
+        facts.baseline,
+        family,
+        against,
+        [unit, *seconds],
+        budgets,
+        looks.questions_of_times,
     )
     if facts.times_withheld:
         targets["seconds"] = math.nan

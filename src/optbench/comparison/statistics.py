@@ -58,7 +58,7 @@ def compare_pairs(
     higher_is_better: bool,
     baseline: int | None = None,
     chosen: bool = False,
-    questions: int = 1,
+    questions: float = 1,
     margin: float = 0.0,
     gap: float = 0.0,
     rounding: Floats | None = None,
@@ -71,7 +71,8 @@ def compare_pairs(
         baseline: a column: only its pairs are the family; None: all pairs are.
         chosen: the baseline was chosen by these values, as the best of them: p is corrected for all pairs then
             (Bonferroni), since any of them could have been looked at.
-        questions: how many such families are asked at once, such as the times to several targets.
+        questions: how many such families are asked at once, such as the times to several targets. A look that may
+            claim falsely in a fraction `level` of sweeps is one of ALPHA / level.
         margin: pairs that are closer than that are equivalent.
         gap: the true difference that a further sweep is planned to find.
         rounding: the deviation of each value that its rounding alone makes, where that is coarse; no error is smaller.
@@ -281,7 +282,7 @@ def equal_pairs(k: int) -> frozenset[int]:
     return frozenset(size * (size - 1) // 2 + rest for size in range(1, k + 1) for rest in equal_pairs(k - size))
 
 
-def noncentrality(df: NDArray[np.int_], tests: int) -> Floats:
+def noncentrality(df: NDArray[np.int_], tests: float) -> Floats:
     """How many standard errors a true difference must measure to be found with POWER at Holm's first step.
 
     By Johnson and Welch's approximation (1940) of the noncentral t distribution: the true power is 0.80 to 0.82.
@@ -291,7 +292,7 @@ def noncentrality(df: NDArray[np.int_], tests: int) -> Floats:
 
 
 def seeds_to_find(
-    gap: float, deviation: Floats, df: NDArray[np.int_], configurations: int, tests: int
+    gap: float, deviation: Floats, df: NDArray[np.int_], configurations: int, tests: float
 ) -> tuple[Floats, Floats]:
     """Seeds per configuration that find a true difference `gap` with POWER: from, to; inf: over 1000.
 
@@ -307,7 +308,7 @@ def middle(values: Sequence[float]) -> float:
     return float(np.quantile(values, 0.5, method="lower"))
 
 
-def seeds_needed(effects: Floats, configurations: int, tests: int) -> Floats:
+def seeds_needed(effects: Floats, configurations: int, tests: float) -> Floats:
     """Seeds per configuration at which differences of that many standard deviations are found; inf: over 1000."""
     if not tests:
         return np.full(len(effects), np.nan)

@@ -80,13 +80,14 @@ def compare_times(
     against: str | None,
     units: Sequence[str],
     budgets: Mapping[str, Hashable],
+    questions: float = 1,
 ) -> pd.DataFrame:
     """Ratios of times between two configurations, as `Judgement.times`.
 
     The logarithms of the times are compared as results are, paired by `blocks` (of each run). A run that never reached
     a target counts as if it had at the end of the longest run: the true ratio is then farther from 1. The targets are
-    as many questions. No error is smaller than what counting in whole epochs makes: of three seeds, equal epochs are
-    often chance.
+    as many questions, each `questions` times (for several looks). No error is smaller than what counting in whole
+    epochs makes: of three seeds, equal epochs are often chance.
     """
     column_of = list(compared).index(against) if against is not None else None
     tables = []
@@ -103,7 +104,7 @@ def compare_times(
                 for values in (log, coarse)
             )
             pairs = statistics.compare_pairs(
-                table, False, column_of, family is Family.LEADER, questions=len(known), rounding=rounding
+                table, False, column_of, family is Family.LEADER, questions=questions * len(known), rounding=rounding
             )
             pairs = pairs[pairs.n >= statistics.FEWEST].assign(target=target, unit=unit)
             pairs["a"], pairs["b"] = ([compared[column] for column in pairs[side]] for side in ("i", "j"))

@@ -29,6 +29,7 @@ class Silence(StrEnum):
     CONSTANT = "their difference is the same at every seed, so chance cannot be judged"
     DIVERGED = "{ahead} looks better, but more of its runs diverged"
     BUDGETS = "their runs were allowed different numbers of epochs"
+    PLANNED = "the first of the planned looks has not been made yet"
 
 
 class Family(StrEnum):
@@ -42,6 +43,7 @@ class Family(StrEnum):
 
 SURE = ("low", "high", "p", "p_adjusted", "p_wilcoxon", "detectable")
 CLAIMED = (Verdict.BETTER, Verdict.WORSE)
+DECIDED = (*CLAIMED, Verdict.EQUIVALENT)
 OPPOSITE = {Verdict.BETTER: Verdict.WORSE, Verdict.WORSE: Verdict.BETTER}
 
 
@@ -55,6 +57,7 @@ def difference_table(
     gap: float,
     metric: str,
     budgets: Mapping[str, Hashable],
+    questions: float = 1,
 ) -> pd.DataFrame:
     """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration.
 
@@ -62,6 +65,7 @@ def difference_table(
         blocks: as `statistics.compare_pairs` takes them.
         against: the configuration that is in every pair of the family, None where it is no such family.
         budgets: nothing is claimed of two configurations with different ones; none where they are not to blame.
+        questions: how many of them share the error, such as several looks.
     """
     names = list(blocks.columns)
     table = statistics.compare_pairs(
@@ -69,6 +73,7 @@ def difference_table(
         metrics.sign(metric) > 0,
         names.index(against) if against is not None else None,
         chosen=family is Family.LEADER,
+        questions=questions,
         margin=margin,
         gap=gap,
     )

@@ -122,6 +122,11 @@ def joined(words: Sequence[str], more: int = 0) -> str:
     return f"{comma.join(most)} and {last}" if most else last
 
 
+def names(words: Sequence[str], most: int = 4) -> str:
+    """The first of many names: `a, b, c, d and 3 more`. With few, `a and b`."""
+    return joined(words[:most], len(words) - most)
+
+
 def some(words: Sequence[str], most: int, comma: str = ", ") -> str:
     """The first of many: `a, b and 7 more`. With few, `a, b`."""
     return comma.join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")

@@ -12,9 +12,11 @@ from secrets import token_hex
 
 from optbench.commands.terminal import show
 from optbench.comparison.analysis import Comparison, compare
+from optbench.comparison.looks import report_of
 from optbench.comparison.report import figures, page, tables
 from optbench.records import metrics, wording
 from optbench.records.files import PROJECT, write_atomically
+from optbench.records.looks import note_report
 from optbench.records.record import SUMMARY
 
 FOLDER = "comparison"
@@ -58,6 +60,7 @@ def compare_runs(
     own = own_folder(sources)
     folder = Path(output).expanduser() if output else place(own, question)
     tell(comparison)  # first: no full disk takes the answer with it
+    note_look(comparison)
     try:
         write(comparison, folder)
     except OSError as error:
@@ -123,6 +126,13 @@ def write(comparison: Comparison, folder: Path) -> None:
     write_atomically(folder / "report.html", page.render(comparison))
     logging.getLogger("fontTools").setLevel(logging.WARNING)  # tells of every table of every font it embeds
     figures.save(comparison, folder)
+
+
+def note_look(comparison: Comparison) -> None:
+    """Let a report of more seeds know that there was this one."""
+    facts = comparison.facts
+    if noted := report_of(facts.looks, facts.metric, comparison.judgement.differences):
+        note_report(*noted)
 
 
 def tell(comparison: Comparison) -> None:
