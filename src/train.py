@@ -4,6 +4,7 @@ python src/train.py                                                   # the clas
 python src/train.py optimizer=rmsprop model.dropout=0.2               # one change each
 python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2    # twelve runs, and their comparison
 python src/train.py data=shapes                                       # nothing to download
+python src/train.py -m optimizer=adam,sgd seed=until_decided          # adds seeds by a plan, until it is decided
 python src/train.py resume=<run folder>                               # resume a run that stopped
 python src/train.py -m resume=<sweep folder>                          # or a sweep
 python src/train.py --help                                            # every group and its choices

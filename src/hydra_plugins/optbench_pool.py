@@ -1,7 +1,7 @@
 """`hydra/launcher=pool` and `hydra/sweeper=grid`. Hydra imports this file whenever it starts: the rest loads later."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.plugins.launcher import Launcher
@@ -23,6 +23,7 @@ class PoolLauncher(Launcher):
         self.timeout = timeout
         self.grace = grace
         self.fail_fast = fail_fast
+        self.largest_batch = 0  # of a sweep that has several: each run gets as many threads as the runs of that one
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.hydra_context = hydra_context
@@ -33,11 +34,21 @@ class PoolLauncher(Launcher):
         from optbench.pool.launch import PoolSettings, launch
 
         settings = PoolSettings(self.workers, self.jobs_per_device, self.timeout, self.grace, self.fail_fast)
-        return launch(settings, self.hydra_context, self.task_function, self.config, job_overrides, initial_job_idx)
+        task, config = self.task_function, self.config
+        return launch(settings, self.hydra_context, task, config, job_overrides, initial_job_idx, self.largest_batch)
 
 
 class GridSweeper(BasicSweeper):
-    """All combinations of the given values, as Hydra's own sweeper has them."""
+    """All combinations of the given values, as Hydra's sweeper has them; `seed=until_decided` adds seeds by a plan."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        given = [*self._parse_config(), *arguments]
+        if any("until_decided" in argument for argument in given):
+            from optbench.commands import until_decided
+
+            if until_decided.wanted(given):
+                return until_decided.sweep(self, given)
+        return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Composing every job to see whether it can be composed: the pool does it anyway, before any of them starts."""

@@ -67,6 +67,7 @@ def launch(
     config: DictConfig,
     job_overrides: Sequence[Sequence[str]],
     first: int,
+    largest_batch: int = 0,
 ) -> list[JobReturn]:
     """Run every job that has no result yet; a mistake in any of them is found before one starts.
 
@@ -76,12 +77,14 @@ def launch(
         task: what Hydra was asked to run; each job is a command of its script.
         config: of the sweep; `job_overrides` turn it into the configurations of its jobs.
         first: the number of the first job.
+        largest_batch: of a sweep that launches its jobs in several batches, how many the largest has.
     """
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     configs = compose_jobs(config, job_overrides, first, context.config_loader)
     check_folders([folder_of(cfg) for cfg in configs])
-    free = devices_there(settings, [cfg.trainer for cfg in configs])
-    jobs = jobs_of(configs, free, Path(inspect.getfile(task)).absolute())
+    trainers = [cfg.trainer for cfg in configs]
+    free = devices_there(settings, trainers + trainers[:1] * (largest_batch - len(trainers)))
+    jobs = jobs_of(configs, free, Path(inspect.getfile(task)).absolute(), largest_batch)
     to_run = [job for job in jobs if not has_result(job.folder)]
     with Display(len(to_run)) as display:
         if len(jobs) > len(to_run):
@@ -106,11 +109,14 @@ def launch(
     return results(jobs, runs, settings.fail_fast)
 
 
-def jobs_of(configs: Sequence[DictConfig], free: Mapping[str, Mapping[str, int]], script: Path) -> list[Job]:
-    """What the pool has to do, with as many threads for each as there are cores for it."""
+def jobs_of(
+    configs: Sequence[DictConfig], free: Mapping[str, Mapping[str, int]], script: Path, largest_batch: int = 0
+) -> list[Job]:
+    """What the pool has to do, with as many threads for each as there are cores for it in the largest batch."""
     wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
     at_once = sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted})
-    environment = threads(min(at_once, sum(count for _, count in wanted)))
+    counts = [count for _, count in wanted]
+    environment = threads(min(at_once, sum(counts + counts[:1] * (largest_batch - len(counts)))))
     shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
     return [
         Job(

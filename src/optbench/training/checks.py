@@ -15,6 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from optbench.commands.hydra_internals import is_multirun
+from optbench.records.looks import UNTIL_DECIDED
 from optbench.records.metrics import monitorable
 from optbench.records.wording import is_number, near
 from optbench.training.classifier import Classifier
@@ -49,6 +50,11 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
     trainer = cfg.trainer
     for key, least in WHOLE_NUMBERS.items():
         value = OmegaConf.select(cfg, key, default=least)
+        if (key, value) == ("seed", UNTIL_DECIDED):
+            raise ValueError(
+                f"seed={value} adds seeds to a sweep of several configurations: add -m, as in python src/train.py -m "
+                f"optimizer=adam,sgd seed={value} (with hydra/sweeper=grid, the default). For one run give a number."
+            )
         if type(value) is not int or value < least:
             raise ValueError(f"{key}={value} must be a whole number of at least {least}.")
     if cfg.seed >= 2**32:
