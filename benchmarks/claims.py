@@ -1,6 +1,6 @@
 """How often a comparison claims what is not there, how often it finds what is, and how well its intervals cover.
 
-    python benchmarks/claims.py                     # every section, about 10 minutes on one core
+    python benchmarks/claims.py                     # every section, about 11 minutes on one core
     python benchmarks/claims.py false power         # some of them
     python benchmarks/claims.py --sweeps 500        # fewer simulated sweeps for each figure
 
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -31,6 +32,7 @@ import scipy  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from optbench.comparison.analysis import compare  # noqa: E402
+from optbench.comparison.looks import conclude, over_looks  # noqa: E402
 from optbench.comparison.statistics import (  # noqa: E402
     ALPHA,
     POWER,
@@ -44,6 +46,8 @@ from optbench.comparison.statistics import (  # noqa: E402
     mean_interval,
     seeds_to_find,
 )
+from optbench.comparison.verdicts import Family, Verdict, difference_table  # noqa: E402
+from optbench.records.looks import LEVELS, Look, Plan  # noqa: E402
 from sweeps import write_run  # noqa: E402
 
 Draw = Callable[[tuple[int, ...]], Floats]  # noise of mean 0 and deviation 1
@@ -502,6 +506,217 @@ def held(found: Iterable[tuple[float, float]] | Floats, truth: float) -> str:
     return percent(((low <= truth) & (truth <= high)).mean())
 
 
+def until_decided(count: int) -> str:
+    """seed=until_decided: looks at 3, 5, 7 and 10 seeds, beside a fixed ten. Gaps in sd; margin half a point (1.25 sd).
+
+    "Ahead": the first configuration is ahead of the rest, which are equal. "Behind": the last one is behind.
+    """
+    rows = []
+    for k in (2, 4, 8):
+        for correlation in (0.0, 0.3):
+            for gap, side in ((0, "none"), (1, "ahead"), (2, "ahead"), (4, "ahead"), (2, "behind"), (4, "behind")):
+                if side == "behind" and k == 2:
+                    continue
+                gaps = first(gap, k) if side != "behind" else -first(gap, k)[::-1]
+                tables = sweeps(count, max(LEVELS), k, correlation=correlation, gaps=gaps)
+                found = planned(tables)
+                i, j = np.triu_indices(k, 1)
+                false = (found.claimed & (gaps[i] == gaps[j])) | (
+                    found.equivalent & (np.abs(gaps[i] - gaps[j]) >= MARGIN / SD)
+                )
+                at = (0 if side == "ahead" else len(i) - 1) if gap else None
+                used = found.seeds.mean()
+                rows.append(
+                    {
+                        "k": k,
+                        "r": correlation,
+                        "gap": f"{gap} {side}" if gap else "0",
+                        "false verdicts": percent(float(false.any(1).mean())),
+                        "gap found": "" if at is None else percent(float(found.claimed[:, at].mean())),
+                        "gap found with a fixed ten": ""
+                        if at is None
+                        else percent(float((ours(tables)[:, at] < ALPHA).mean())),
+                        "decided": percent(float(found.decided.mean())),
+                        "seeds each": f"{used:.1f}",
+                        "saved": percent(1 - used / max(LEVELS)),
+                    }
+                )
+    return markdown(rows)
+
+
+def bad_noise(count: int) -> str:
+    """seed=until_decided where nothing differs, with other noise: the fraction of sweeps with a false verdict."""
+    cases: dict[str, Callable[[int], dict[str, Any]]] = {
+        "normal": lambda k: {},
+        "heavy tails (t, 5 df)": lambda k: {"draw": heavy},
+        "skewed (gamma, shape 2)": lambda k: {"draw": skewed},
+        "one run in ten collapses": lambda k: {"collapse": 0.1},
+        "one spreads 3 x as much": lambda k: {"spread": first(3, k, 1)},
+        "half spread 3 x as much": lambda k: {"spread": np.where(np.arange(k) < k // 2, 3.0, 1.0)},
+        "half are exactly the margin ahead": lambda k: {"gaps": np.where(np.arange(k) < k // 2, MARGIN / SD, 0.0)},
+    }
+    rows = []
+    for name, case in cases.items():
+        row: dict[str, Any] = {"noise": name}
+        for k in (2, 4, 8):
+            found = planned(sweeps(count, max(LEVELS), k, **case(k)))
+            i, j = np.triu_indices(k, 1)
+            gaps = np.broadcast_to(case(k).get("gaps", 0.0), k)
+            false = np.asarray(np.where(gaps[i] == gaps[j], found.claimed, found.equivalent))
+            row[f"k = {k}"] = percent(float(false.any(1).mean()))
+        rows.append(row)
+    return markdown(rows)
+
+
+MARGIN = 0.005
+
+
+@dataclass
+class Planned:
+    """What seed=until_decided says of many sweeps. A verdict counts that any look gave.
+
+    `claimed`, `equivalent`: `(sweeps, pairs)`; `seeds`: used, `(sweeps, configurations)`; `decided`: `(sweeps,)`.
+    """
+
+    claimed: Any
+    equivalent: Any
+    seeds: Any
+    decided: Any
+
+
+def planned(tables: Floats) -> Planned:
+    """The whole procedure, as `commands.until_decided` and `comparison.looks` do it. `check_looks` compares the two."""
+    count, _, k = tables.shape
+    i, j = np.triu_indices(k, 1)
+    claimed, equivalent = (np.full((count, len(i)), False) for _ in range(2))
+    seeds = np.zeros((count, k), int)
+    running, decided = np.full((count, k), True), np.full(count, False)
+    kept = np.full(
+        (count, len(i)), 0
+    )  # the newest verdict of a look that decided: 2 i is better, -2 worse, 1 equivalent
+    for n, level in LEVELS.items():
+        open_ = ~decided & running.any(1)
+        seeds[running & open_[:, None]] = n
+        patterns, which = np.unique(seeds, axis=0, return_inverse=True)
+        for number, lengths in enumerate(patterns):
+            rows = np.flatnonzero((which.ravel() == number) & open_)
+            if not len(rows):
+                continue
+            difference, error, df = unequal_engine(tables[rows, :n], lengths)
+            p = corrected(p_values(difference, error, df), shaffer_steps(k))
+            known = error > ROUNDING
+            t = np.divide(MARGIN - np.abs(difference), error, out=np.full(error.shape, -np.inf), where=known)
+            near = 2 * stats.t.sf(t, df)
+            equal = corrected(near, np.arange(p.shape[1], 0, -1)) < level
+            verdict = np.where(p < level, 2 * np.sign(difference), np.where(equal, 1, 0)).astype(int)
+            trained = running[np.ix_(rows, i)] & running[np.ix_(rows, j)]
+            take = trained & (verdict != 0)
+            kept[rows] = np.where(take, verdict, kept[rows])
+            claimed[rows] |= take & (np.abs(verdict) == 2)
+            equivalent[rows] |= take & (verdict == 1)
+        square: Any = np.zeros((count, k, k), int)
+        square[:, i, j] = kept
+        square[:, j, i] = np.where(np.abs(kept) == 2, -kept, kept)
+        itself: Any = np.eye(k, dtype=bool)
+        decided |= ((square > 0) | itself).all(2).any(1)
+        running &= ~((square != 0) | itself).all(2)
+    return Planned(claimed, equivalent, seeds, decided)
+
+
+def unequal_engine(tables: Floats, lengths: Any) -> tuple[Floats, Floats, Floats]:
+    """`engine` where each configuration has the first `lengths` seeds."""
+    count, n, k = tables.shape
+    if (lengths == n).all():
+        return engine(tables)
+    i, j = np.triu_indices(k, 1)
+    there = np.arange(n)[:, None] < lengths  # (seeds, configurations)
+    both = there[:, i] & there[:, j]
+    common = both.sum(0)
+    gaps = np.where(both, tables[..., i] - tables[..., j], 0)
+    difference = gaps.sum(1) / common
+    own = (np.where(both, gaps - difference[:, None], 0) ** 2).sum(1) / (common - 1)
+    square = np.full((count, k, k), np.nan)
+    square[:, i, j] = square[:, j, i] = own
+    spread = np.sort(square, axis=2)[:, :, (k - 2) // 2]
+    calm = spread <= WILD * np.sort(spread, axis=1)[:, (k - 1) // 2][:, None]
+    shared, df = np.zeros(count), np.zeros(count)
+    patterns, which = np.unique(calm, axis=0, return_inverse=True)
+    for number, columns in enumerate(patterns):
+        rows = which.ravel() == number
+        seed, configuration = np.nonzero(there & columns)
+        design = np.zeros((len(seed), n + k))
+        design[np.arange(len(seed)), seed] = design[np.arange(len(seed)), n + configuration] = 1
+        df[rows] = len(seed) - np.linalg.matrix_rank(design)
+        if df[rows][0] > 0:
+            left = np.eye(len(seed)) - design @ np.linalg.pinv(design)
+            shared[rows] = ((tables[rows][:, seed, configuration] @ left) ** 2).sum(1) / df[rows]
+    pooled = calm[:, i] & calm[:, j] & (df > 0)[:, None]
+    error = np.sqrt(np.where(pooled, np.maximum(own, 2 * shared[:, None]), own) / common)
+    return difference, error, np.where(pooled, df[:, None], common - 1)
+
+
+def check_looks() -> None:
+    """The same verdicts and seeds as the report's own code, of 40 sweeps of each kind."""
+    for k in (2, 3, 5):
+        names = [f"c{column}" for column in range(k)]
+        tables = sweeps(40, max(LEVELS), k, gaps=np.linspace(0, 4, k), spread=first(3, k, 1))
+        expected = planned(tables)
+        for table, claimed, equivalent, seeds, decided in zip(
+            tables, expected.claimed, expected.equivalent, expected.seeds, expected.decided, strict=True
+        ):
+            blocks = pd.DataFrame(table, columns=names, index=pd.Index(range(len(table)), name="seed"))
+            plan, running, used, leader = Plan(names), names, dict.fromkeys(names, 0), ""
+            said: set[tuple[str, str, str]] = set()
+            for n, level in LEVELS.items():
+                used |= dict.fromkeys(running, n)
+                seen = blocks.where(blocks.index.to_numpy()[:, None] < np.array([used[name] for name in names]))
+                ranking = pd.DataFrame({"configuration": names, "n": [used[name] for name in names], "diverged": 0})
+                plan.looks.append(Look(n, level, ""))
+
+                def table_of(rows: pd.DataFrame, questions: float, ranking: pd.DataFrame = ranking) -> pd.DataFrame:
+                    family, metric = Family.ALL, "test/accuracy"
+                    return difference_table(rows, ranking, None, family, MARGIN, MARGIN, metric, {}, questions)
+
+                pairs = over_looks(plan, seen, pd.Series(used) - 1, table_of)
+                said |= {(row.a, row.b, row.verdict) for row in pairs.itertuples()}
+                found = conclude(ranking, names, False, pairs)
+                leader, running = found.leader, [name for name in running if name not in found.stopped]
+                if leader or not running:
+                    break
+            assert [used[name] for name in names] == list(seeds)
+            assert bool(leader) == decided
+            for number, (a, b) in enumerate(combinations(names, 2)):
+                verdicts = {verdict for x, y, verdict in said if {x, y} == {a, b}}
+                assert (Verdict.BETTER in verdicts) == claimed[number]
+                assert (Verdict.EQUIVALENT in verdicts) == equivalent[number]
+
+
+def added(count: int) -> str:
+    """Seeds added by hand after each look at the report, until a first claim: uncorrected, and as OptBench corrects.
+
+    "False": nothing differs. "Found": the first configuration is two sd ahead of one given other.
+    """
+    rules: dict[str, Callable[[int], float]] = {
+        "uncorrected": lambda earlier: 1,
+        "divided by the looks (OptBench)": lambda earlier: 1 / (1 + earlier),
+        "halved each time": lambda earlier: 1 / 2**earlier,
+        "divided by their square": lambda earlier: 1 / (1 + earlier) ** 2,
+    }
+    rows = []
+    for k in (2, 4, 8):
+        for looks in ((3, 5), (3, 5, 10), (3, 5, 8, 12, 20), tuple(range(3, 21))):
+            name = ", ".join(map(str, looks)) if len(looks) < 6 else f"each from {looks[0]} to {looks[-1]}"
+            row: dict[str, Any] = {"k": k, "looks at": name}
+            for ahead in (0.0, 2.0):
+                tables = sweeps(count, looks[-1], k, gaps=first(ahead, k))
+                p = [ours(tables[:, :n]) if not ahead else ours(tables[:, :n])[:, :1] for n in looks]
+                for rule, part in rules.items():
+                    claims = [np.any(p_of < ALPHA * part(earlier), axis=1) for earlier, p_of in enumerate(p)]
+                    row[f"{'found' if ahead else 'false'}, {rule}"] = percent(float(np.any(claims, axis=0).mean()))
+            rows.append(row)
+    return markdown(rows)
+
+
 def written(count: int, seeds: int = 5) -> str:
     """The same through files: runs on disk, and what `compare` says of them; a tenth of the sweeps."""
     claimed, count = 0, count // 10
@@ -525,6 +740,9 @@ SECTIONS: dict[str, Callable[[int], str]] = {
     "equivalence": equivalence,
     "seeds": seeds,
     "means": means,
+    "until_decided": until_decided,
+    "bad_noise": bad_noise,
+    "added": added,
     "written": written,
 }
 
@@ -547,6 +765,7 @@ def main() -> None:
     if unknown := set(arguments.sections) - SECTIONS.keys():
         parser.error(f"{', '.join(sorted(unknown))}: there are {', '.join(SECTIONS)}")
     check_engine()
+    check_looks()
     print(f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}")
     for name in arguments.sections or SECTIONS:
         begun = time.process_time()
