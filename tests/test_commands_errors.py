@@ -118,7 +118,7 @@ def refused(result: Result, *words: str) -> None:
         ("seed=-1", "seed=-1 must be a whole number of at least 0."),
         ("seed=abc", "seed=abc must be a whole number of at least 0."),
         ("seed=4294967296", "seed=4294967296 must be a whole number from 0 to 4294967295."),
-        ("test_weights=worst", "test_weights=worst is not known: use best or last."),
+        ("test_weights=worst", "test_weights=worst is not known: use best, last or none."),
         ("matmul_precision=low", "matmul_precision=low is not known: use highest, high or medium."),
         ("compile=maybe", "compile=maybe must be true or false."),
         ("ckpt_path=/none.ckpt", "ckpt_path=/none.ckpt is no file. Give a checkpoint, for example"),

@@ -13,6 +13,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from conftest import SMALL
 from optbench import run as run_module
 from optbench.callbacks.divergence_guard import Diverged
+from optbench.comparison.fairness import test_reads as reads_of_the_test_set
+from optbench.records.record import RunRecord
 from optbench.training.classifier import Classifier
 
 
@@ -148,6 +150,19 @@ def test_last_weights_are_tested_where_asked(train):
     last = train("trainer.max_epochs=3", "optimizer.lr=0.05", "monitor=train/loss", "test_weights=last", name="last")
     assert best.summary["tested"]["checkpoint"] == "best"
     assert last.summary["tested"] == {"checkpoint": "last", "epoch": 3}
+
+
+def test_a_run_need_not_read_the_test_set(train, monkeypatch):
+    def read(self):
+        raise AssertionError("the test set was read")
+
+    monkeypatch.setattr("optbench.data.datamodule.ImageDataModule.test_dataloader", read)
+    result = train("test_weights=none", "optimizer.lr=0.05")
+    assert result.status == 0, result.err
+    assert (result.summary["status"], result.summary["test"], result.summary["tested"]) == ("completed", {}, {})
+    assert "val/accuracy" in result.summary["best"] and (result.folder / "checkpoints" / "best.ckpt").is_file()
+    assert "Completed without a test (test_weights=none)" in result.out
+    assert reads_of_the_test_set([result.folder], [RunRecord.read(result.folder)]).text == "never by each run"
 
 
 def test_best_stays_and_last_is_replaced(train):

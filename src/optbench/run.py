@@ -73,12 +73,13 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
             record.steps = trainer.global_step  # also those of an epoch that broke off
             provenance.add_peak_memory(record, trainer)
 
-        started = time.perf_counter()
-        record.tested = build.choose_weights(cfg.test_weights, classifier, trainer)
-        trainer.test(classifier, datamodule=data, verbose=False)
-        record.test = test_metrics(trainer)
-        record.seconds["testing"] = round(time.perf_counter() - started, 3)
-        history.add_test(record.tested["epoch"], record.test)
+        if cfg.test_weights != "none":  # a search must not know the test set
+            started = time.perf_counter()
+            record.tested = build.choose_weights(cfg.test_weights, classifier, trainer)
+            trainer.test(classifier, datamodule=data, verbose=False)
+            record.test = test_metrics(trainer)
+            record.seconds["testing"] = round(time.perf_counter() - started, 3)
+            history.add_test(record.tested["epoch"], record.test)
         log_hyperparameters(cfg, record, trainer)
 
 
@@ -96,7 +97,7 @@ def log_hyperparameters(cfg: DictConfig, record: RunRecord, trainer: pl.Trainer)
         values |= {f"{group}.{key}": value for key, value in record.config[group].items() if not key.startswith("_")}
     keys = ("seed", "data.batch_size", "trainer.max_epochs", "weight_decay_on")
     values |= {key: OmegaConf.select(cfg, key) for key in keys}
-    metrics = {f"test/{name}": record.test[f"test/{name}"] for name in SHOWN}
+    metrics = {f"test/{name}": record.test[f"test/{name}"] for name in SHOWN if record.test}
     metrics |= {f"val/best_{name}": record.best[f"val/{name}"] for name in SHOWN if f"val/{name}" in record.best}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

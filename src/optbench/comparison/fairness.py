@@ -269,15 +269,16 @@ def runs_reported(records: Sequence[RunRecord]) -> list[Claim]:
 
 
 def test_reads(folders: Sequence[Path], records: Sequence[RunRecord]) -> Claim:
-    """How often the test set was read: once by the run, and once more by each evaluate.py that left its trace."""
+    """How often the test set was read: once by a run that tests, and once more by each evaluate.py with a trace."""
     if foreign := sum(isinstance(record, ForeignRecord) for record in records):
         return Claim(Item.TEST_SET_READ, None, f"not recorded by {plural(foreign, 'run')}")
-    reads = Counter(1 + evaluations(folder) for folder in folders)
+    reads = Counter(bool(record.test) + evaluations(folder) for folder, record in zip(folders, records, strict=True))
     by = {count: "each run" if len(reads) == 1 else plural(count, "run") for count in reads.values()}
-    text = ", ".join(
-        f"{'once' if times == 1 else f'{times} times'} by {by[count]}" for times, count in sorted(reads.items())
-    )
-    return Claim(Item.TEST_SET_READ, len(reads) == 1 and 1 in reads, text)
+    text = ", ".join(f"{READS.get(times, f'{times} times')} by {by[count]}" for times, count in sorted(reads.items()))
+    return Claim(Item.TEST_SET_READ, len(reads) == 1 and max(reads) <= 1, text)
+
+
+READS = {0: "never", 1: "once"}
 
 
 def evaluations(folder: Path) -> int:

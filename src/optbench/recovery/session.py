@@ -228,6 +228,8 @@ def print_outcome(record: RunRecord, folder: Path) -> None:
         return
     if record.status == "diverged":
         log.info("Diverged: the loss was no longer finite at step %s.", record.diverged_at_step)
+    elif not record.test:
+        log.info("Completed without a test (test_weights=none); %.1f s of training.", record.seconds["training"])
     else:
         log.info(
             "Test accuracy %.4f, loss %.4f with the %s weights (epoch %s); %.1f s of training.",

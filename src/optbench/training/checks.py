@@ -74,8 +74,8 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
             f"model.dropout={cfg.model.dropout} has no effect: no layer of model.layers says dropout. Leave it out, or "
             "name the layers that drop units, for example 'model.layers=[512 relu dropout, 256 relu]'."
         )
-    if cfg.test_weights not in ("best", "last"):
-        raise ValueError(f"test_weights={cfg.test_weights} is not known: use best or last.")
+    if cfg.test_weights not in ("best", "last", "none"):
+        raise ValueError(f"test_weights={cfg.test_weights} is not known: use best, last or none.")
     if cfg.matmul_precision not in ("highest", "high", "medium"):
         raise ValueError(f"matmul_precision={cfg.matmul_precision} is not known: use highest, high or medium.")
     if trainer.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
