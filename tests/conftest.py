@@ -28,6 +28,7 @@ from optbench.commands.sweep import conclude_sweep
 from optbench.data.datamodule import ImageDataModule
 from optbench.data.imageset import ImageSet
 from optbench.training.build import quiet_lightning
+from optbench.tuning import command as tuning
 
 PROJECT = Path(__file__).parents[1]
 
@@ -138,8 +139,9 @@ def command(
     def call(script: str, *arguments: str, name: str = "run") -> Result:
         folder = tmp_path / name
         resuming = any(argument.startswith("resume=") for argument in arguments)
-        place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if script == "train" and not resuming else []
-        if "-m" in arguments and not resuming and "hydra/launcher=" not in " ".join(arguments):
+        trains = script in ("train", "tune")
+        place = [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"] if trains and not resuming else []
+        if ("-m" in arguments or script == "tune") and not resuming and "hydra/launcher=" not in " ".join(arguments):
             arguments += ("hydra/launcher=basic",)  # this process has threads, so the pool could not fork from it
         arguments = tuple(argument.replace("{folder}", str(folder)) for argument in arguments)
         monkeypatch.setattr(sys, "argv", [str(PROJECT / "src" / f"{script}.py"), *arguments, *place])
@@ -155,8 +157,8 @@ def command(
         try:
             module = load_script(script)
             with conclude_sweep(getattr(module, "compare", print)), report_errors():
-                if script == "train":
-                    sys.argv[1:] = resume.command(sys.argv[1:])
+                if trains:
+                    sys.argv[1:] = (resume if script == "train" else tuning).command(sys.argv[1:])
                 module.main()
         except SystemExit as end:
             status = int(end.code or 0)

@@ -5,6 +5,7 @@ import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -13,8 +14,9 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, ValueType
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -40,6 +42,49 @@ def override_values(override: str) -> tuple[str, list[Any]]:
     else:
         values = list(parsed.sweep_iterator()) if parsed.is_sweep_override() else [parsed.value()]
     return parsed.get_key_element().lstrip("+~"), [Override._convert_value(value) for value in values]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """All numbers between two; `log`: on a logarithmic scale; `whole`: only whole ones."""
+
+    low: float
+    high: float
+    log: bool
+    whole: bool
+
+
+Values = list[Any]
+
+
+def sweep_values(key: str, text: str) -> Interval | Values:
+    """What Hydra's sweep syntax lets a key be.
+
+    Raises:
+        ValueError: where it is no sweep, or one that has neither an interval nor values.
+    """
+    try:
+        override = OverridesParser.create().parse_override(f"{key}={text}")
+    except HydraException as error:
+        raise ValueError(str(error).splitlines()[0].rstrip(".")) from error
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        low, high = value.start, value.end
+        assert low is not None and high is not None
+        if unknown := value.tags - {"log"}:
+            raise ValueError(f"the tag {min(unknown)} is not known: there is log")
+        return Interval(low, high, "log" in value.tags, isinstance(low, int) and isinstance(high, int))
+    if not override.is_sweep_override() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        raise ValueError("it names one value, not several")
+    assert isinstance(value, ChoiceSweep | RangeSweep)
+    if value.tags:
+        raise ValueError("tag(…) belongs to an interval")
+    return [Override._convert_value(each) for each in override.sweep_iterator()]
+
+
+def written(value: Any) -> str:
+    """A value as an override has it."""
+    return Override._get_value_element_as_str(value)
 
 
 def is_multirun() -> bool:

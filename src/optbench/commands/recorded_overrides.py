@@ -54,9 +54,11 @@ def is_plain_setting(key: str, value: Any) -> bool:
     if key == "hydra/launcher":
         return value in ["basic", *(path.stem for path in (CONFIGS / key).glob("*.yaml"))]
     if key == "hydra/sweeper":
-        return value in ("basic", "grid")
+        return value in ("basic", "grid", "tune")
     if not re.match(r"hydra\.(launcher|sweeper)\.", key) or LAUNCHER_CODE.search(key):
         return False
+    if key == "hydra.sweeper.search":  # lines of search spaces, which only Hydra's own parser reads
+        return isinstance(value, list) and all(re.fullmatch(r"[\w .,:+()=-]*", str(line)) for line in value)
     if key.endswith(".address"):  # of a Ray cluster, which gets the code and the data
         return value in ("auto", "local")
     # a line end in a partition's name would be a line of the script that sbatch runs

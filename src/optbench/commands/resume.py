@@ -16,7 +16,7 @@ from yaml import YAMLError
 from optbench.commands.hydra_internals import override_values, parse_arguments
 from optbench.commands.recorded_overrides import check_overrides
 from optbench.records.configuration import key_of, refuse_other_configuration
-from optbench.records.record import SUMMARY, RunRecord, refuse_used_folder
+from optbench.records.record import SUMMARY, RunRecord, refuse_used_folder, runs_in
 from optbench.records.trust import CONFIGS, as_list
 
 QUOTES = "'\""
@@ -78,7 +78,7 @@ def sweep_command(
         sweeper, source = hydra.sweeper._target_, hydra.job.config_name
     except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
         raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
-    if not isinstance(sweeper, str) or not sweeper.endswith(("BasicSweeper", "GridSweeper")):
+    if not isinstance(sweeper, str) or not sweeper.endswith(("BasicSweeper", "GridSweeper", "TuneSweeper")):
         raise ValueError(
             f"resume={folder}: only sweeps over given values can resume; this one searched with {sweeper}."
         )
@@ -133,7 +133,7 @@ def check_sweep(folder: Path, compose: Callable[[list[str], Path], Any]) -> None
         compose: the resolved configuration for a run's overrides and folder.
     """
     seen = set()
-    for path in sorted(folder.glob(f"*/{SUMMARY}")):
+    for path in runs_in(folder):
         try:
             record = RunRecord.read(path.parent)
         except ValueError:

@@ -20,7 +20,8 @@ from optbench.commands import caller
 from optbench.commands.errors import explain
 from optbench.commands.hydra_internals import compose_job, is_multirun, job_error, resolved_job
 from optbench.commands.resume import check_sweep
-from optbench.records.record import SUMMARY
+from optbench.records.record import runs_in
+from optbench.records.tuning import FINAL, TUNING
 from optbench.records.wording import paragraph
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,10 @@ class SweepLines(Callback):
 
 
 @contextmanager
-def conclude_sweep(compare: Callable[[Path], object]) -> Iterator[None]:
+def conclude_sweep(compare: Callable[[Path], object], again: str = "python src/train.py -m") -> Iterator[None]:
     """Compare the runs of this command's sweep, if it runs one and `compare` is on, when it ends or breaks off.
+
+    Of a tuning, compare its final runs, once there are some. `again` resumes it, with resume=<folder>.
 
     An error in the comparison is printed and does not change how the sweep ended.
     """
@@ -82,13 +85,13 @@ def conclude_sweep(compare: Callable[[Path], object]) -> Iterator[None]:
     finally:
         current.reset(before)
         folder = sweep.folder
-        if folder is not None and any(folder.glob(f"*/{SUMMARY}")):
-            if sweep.wants_comparison:
+        if folder is not None and any(runs_in(folder)):
+            if sweep.wants_comparison and any(runs_in(folder / FINAL if (folder / TUNING).exists() else folder)):
                 compare_or_explain(compare, folder)
             else:
                 print(f"Everything is in {folder}")
             if not complete:
-                print(f"To resume: python src/train.py -m resume={shlex.quote(str(folder))}")
+                print(f"To resume: {again} resume={shlex.quote(str(folder))}")
 
 
 def compare_or_explain(compare: Callable[[Path], object], folder: Path) -> None:

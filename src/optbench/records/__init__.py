@@ -2,6 +2,7 @@
 
 record.py         summary.json
 looks.py          looks at runs while more seeds may follow: looks.json, looks.csv
+tuning.py         tuning.json
 metrics.py        what each metric means: the place to add one
 configuration.py  the configuration in a record
 files.py          files written whole or not at all

@@ -133,6 +133,11 @@ class RunRecord:
                 self.targets[f"{target:.2f}"] = {key: reached[key] for key in ("epoch", "step", "seconds")}
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The records of a sweep's runs, or of those of a tuning, whose phases have folders of their own."""
+    return sorted([*folder.glob(f"*/{SUMMARY}"), *folder.glob(f"*/*/{SUMMARY}")])
+
+
 def refuse_used_folder(folder: Path) -> None:
     """Raises ValueError where `folder` holds a run, unless it failed before its first step: nothing is lost there."""
     if not (folder / SUMMARY).is_file():
