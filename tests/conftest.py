@@ -156,7 +156,8 @@ def command(
         capsys.readouterr()
         try:
             module = load_script(script)
-            with conclude_sweep(getattr(module, "compare", print)), report_errors():
+            again = ["python src/tune.py"] if script == "tune" else []
+            with conclude_sweep(getattr(module, "compare", print), *again), report_errors():
                 if trains:
                     sys.argv[1:] = (resume if script == "train" else tuning).command(sys.argv[1:])
                 module.main()

@@ -36,13 +36,16 @@ class Formula:
         self.runs: dict[str, dict[str, str]] = {}
         self.diverge: Callable[[str, float], bool] = lambda optimizer, rate: False
         self.seconds: Callable[[str], float] = lambda optimizer: 10.0
+        self.fail: Callable[[str], bool] = lambda place: False
         self.kill_at = -1
 
     def launch(self, folder: Path, jobs) -> list[JobReturn]:
         return [job_return(self.run(folder, dict(override.split("=", 1) for override in job))) for job in jobs]
 
-    def run(self, folder: Path, job: dict[str, str]) -> float:
+    def run(self, folder: Path, job: dict[str, str]) -> float | Exception:
         place = job.pop("hydra.sweep.subdir").strip("'")
+        if self.fail(place):
+            return ChildProcessError(f"{place} broke")
         if len(self.runs) == self.kill_at:
             raise Killed
         assert place not in self.runs, "a run that has ended runs again"
@@ -130,16 +133,18 @@ def test_the_seed_moves_everything(tune):
     assert a.contestants[0].trials[1].values != b.contestants[0].trials[1].values
 
 
-def test_a_killed_tuning_does_what_is_left_and_ends_the_same(tune, formula):
+def test_a_killed_tuning_does_what_is_left_and_ends_the_same(tune, command, formula):
     whole = tune("optimizer=adam,sgd", name="whole")
     expected, runs = (whole.folder / "tuning.json").read_text(), dict(formula.runs)
     formula.runs, formula.kill_at = {}, 4  # within the search, then the shortlist, then the final
     with pytest.raises(Killed):
         tune("optimizer=adam,sgd")
-    for stop in (15, 23):
-        formula.kill_at = stop
-        with pytest.raises(Killed):
-            tune("resume={folder}")
+    formula.kill_at = 15
+    with pytest.raises(Killed):
+        tune("resume={folder}")
+    formula.kill_at = 23
+    with pytest.raises(Killed):
+        command("train", "-m", "resume={folder}")
     formula.kill_at = -1
     last = tune("resume={folder}")
     assert last.status == 0, last.err
@@ -172,6 +177,16 @@ def test_divergence_is_a_result_and_the_others_go_on(tune, formula):
     assert [run for run in formula.runs if run.startswith("final")] == ["final/adam_seed3", "final/adam_seed4"]
 
 
+def test_a_run_that_fails_ends_the_phase_and_is_tried_again(tune, formula):
+    formula.fail = lambda place: place == "search/adam_02"
+    failed = tune("optimizer=adam,sgd")
+    assert failed.status == 1 and "search/adam_02 broke" in failed.sentence
+    assert "search/sgd_04" in formula.runs and "shortlist/" not in str(list(formula.runs))
+    assert f"To resume: python src/tune.py resume={failed.folder}" in failed.out
+    formula.fail = lambda place: False
+    assert tune("resume={folder}").status == 0 and "final/sgd_seed4" in formula.runs
+
+
 def test_equal_seconds(tune, formula):
     formula.seconds = lambda optimizer: 10.0 if optimizer == "adam" else 25.0
     done = tune("optimizer=adam,sgd", "budget=100", "shortlist=1")
@@ -185,6 +200,8 @@ def test_what_is_on_an_edge_is_provisional_and_widens_where_asked(tune, formula)
     provisional = tune("optimizer=adam,sgd", narrow, "trials=12", "search.adam.1-optimizer.betas.0=null")
     sgd = record_of(provisional).contestants[1]
     assert sgd.edges == {"optimizer.lr": "largest"} and sgd.axes[0].high == 0.01
+    again = tune("resume={folder}")
+    assert again.status == 0 and again.out.count("have their results already.") == 3, again.err
     assert "Provisional: sgd is best with optimizer.lr at its largest values." in provisional.out
     formula.runs.clear()
     wide = tune(

@@ -2,10 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+from optbench.comparison import tuning
 from optbench.comparison.facts import Facts, gather
 from optbench.comparison.judgement import Judgement, judge
 from optbench.comparison.read import read_runs
+from optbench.comparison.tuning import Tuning, finals_of, find_tuning
 from optbench.comparison.words import Words, tell
 from optbench.records import metrics
 from optbench.records.wording import is_number
@@ -13,11 +16,12 @@ from optbench.records.wording import is_number
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that a report says. Each part is made from the one before it."""
+    """All that a report says. Each part is made from the one before it; `tuning` is what a search says, if any."""
 
     facts: Facts
     judgement: Judgement
     words: Words
+    tuning: Tuning | None = None
 
 
 def compare(
@@ -41,11 +45,29 @@ def compare(
     known = metrics.metric(metric).margin
     margin = known if margin is None else check_difference("margin", margin, metric)
     gap = margin if gap is None else check_difference("gap", gap, metric)
-    runs = read_runs(sources, metric)
+    folder = find_tuning(sources)
+    runs = read_runs(sources if folder is None else [finals_of(folder)], metric)
     facts = gather(sources, runs, by, baseline, metric)
     judgement = judge(facts, margin, gap, targets, every_pair=pairs == "all")
     words = tell(facts, judgement, runs.skipped)
-    return Comparison(facts, judgement, replace(words, notes=[*words.notes, *facts.readings]))
+    comparison = Comparison(facts, judgement, replace(words, notes=[*words.notes, *facts.readings]))
+    return comparison if folder is None else with_tuning(comparison, folder)
+
+
+def with_tuning(comparison: Comparison, folder: Path) -> Comparison:
+    """The comparison of a tuning's final runs, and what its search says."""
+    facts, judgement, words = comparison.facts, comparison.judgement, comparison.words
+    found = tuning.read_tuning(folder, facts)
+    return Comparison(
+        facts,
+        replace(judgement, ledger=[*judgement.ledger, *tuning.budgets(found)]),
+        replace(
+            words,
+            answer=[*words.answer, *tuning.answer(found, judgement)],
+            notes=[*tuning.notes(found), *words.notes],
+        ),
+        found,
+    )
 
 
 def check_difference(key: str, size: float, metric: str) -> float:

@@ -109,8 +109,9 @@ class Tuner:
         """Run points of every space until the budget is used; then widen spaces, where that is asked."""
         size = plural(self.settings.trials, "trial")
         budget = size if self.settings.budget == "trials" else f"{text(self.settings.budget)} s of training"
+        names = wording.joined([its.name for its in self.contestants])
         say(
-            f"Search: {budget} for each of {wording.joined([its.name for its in self.contestants])}; "
+            f"Search: {budget} for {'each of ' if len(self.contestants) > 1 else ''}{names}; "
             f"{plural(self.tuning.epochs['trial'], 'epoch')} each, seed {self.tuning.search_seed}. The first trial has "
             "the defaults. The test set is not read."
         )

@@ -11,10 +11,11 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from optbench.comparison.analysis import Comparison
-from optbench.comparison.report import curves, page_tables, palette
+from optbench.comparison.report import curves, page_tables, page_tuning, palette
 from optbench.comparison.report.page_figures import page_data
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.tables import RATIOS
+from optbench.comparison.tuning import sentence
 from optbench.records import wording
 
 ASSETS = Path(__file__).parent / "assets"
@@ -48,6 +49,7 @@ def render(comparison: Comparison) -> str:
     carried = curves.carried(comparison)
     means = curves.mean_curves(facts, carried)
     data = page_data(facts, judgement, means, {name: styles[name] for name in carried}, lines)
+    tuning = tuning_section(comparison, styles, data)
     page = environment.get_template("report.html.jinja").render(
         facts=facts,
         judgement=judgement,
@@ -79,9 +81,31 @@ def render(comparison: Comparison) -> str:
         runs=page_tables.runs_table(facts, judgement, swatches),
         plural=wording.plural,
         rows=page_tables.rows,
+        **tuning,
     )
     # a folder's name need not be unicode: what cannot be written becomes a question mark
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def tuning_section(comparison: Comparison, styles: dict[str, Style], data: dict[str, Any]) -> dict[str, Any]:
+    """What tuning.html.jinja needs; its figures are added to `data`."""
+    tuning = comparison.tuning
+    if tuning is None:
+        return {"tuning": None}
+    own = palette.assign({search.name: search.contestant.optimizer for search in tuning.searches})
+    own |= {search.name: styles[search.configuration] for search in tuning.searches if search.configuration in styles}
+    figures = page_tuning.tuning_figures(tuning, own)
+    data["static"] |= figures
+    swatches = {name: swatch(style) for name, style in own.items()}
+    return {
+        "tuning": tuning,
+        "tuning_titles": [(key, page_tuning.FIGURES[key].format(metric=tuning.metric)) for key in figures],
+        "tuning_lines": [
+            (search.name, swatches[search.name], sentence(search, tuning), bool(search.contestant.edges))
+            for search in tuning.searches
+        ],
+        "tuning_rows": page_tuning.tuning_table(tuning, comparison.facts.metric, swatches),
+    }
 
 
 def swatch(style: Style) -> Markup:

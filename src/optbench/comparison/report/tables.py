@@ -9,6 +9,7 @@ from typing import Any
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
+from optbench.comparison.tuning import sentence
 from optbench.comparison.verdicts import Family, Verdict
 from optbench.records import metrics, wording
 from optbench.records.files import write_csv
@@ -41,12 +42,18 @@ def markdown(comparison: Comparison) -> str:
         section("Ratios of times", time_table(facts, judgement)),
         *(section(f"Sensitivity to {escaped(item.factor)}", listed(said)) for item, said in sensitivities),
         section("Interaction", escaped(words.interaction)),
+        section("Tuning", tuning_list(comparison)),
         section("What was equal", ledger_table(judgement)),
         section("Notes", listed([*filter(None, [words.times_withheld]), *words.notes])),
         section("Left out", listed(words.skipped)),
         section("Source", listed(facts.sources)),
     ]
     return writable("\n\n".join(filter(None, parts)) + "\n")
+
+
+def tuning_list(comparison: Comparison) -> str:
+    tuning = comparison.tuning
+    return listed([sentence(search, tuning) for search in tuning.searches]) if tuning else ""
 
 
 def ranking_table(facts: Facts, judgement: Judgement) -> str:
