@@ -675,7 +675,7 @@ def check_looks() -> None:
 
                 def table_of(rows: pd.DataFrame, questions: float, ranking: pd.DataFrame = ranking) -> pd.DataFrame:
                     family, metric = Family.ALL, "test/accuracy"
-                    return difference_table(rows, ranking, None, family, MARGIN, MARGIN, metric, {}, questions)
+                    return difference_table(rows, ranking, None, family, None, MARGIN, MARGIN, metric, {}, questions)
 
                 pairs = over_looks(plan, seen, pd.Series(used) - 1, table_of)
                 said |= {(row.a, row.b, row.verdict) for row in pairs.itertuples()}
