@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -68,6 +69,18 @@ class ToyDataModule(ImageDataModule):
         return self.images
 
 
+def optimizer_of(name: str, **changes: Any) -> partial:
+    """What configs/optimizer/<name>.yaml builds, with some hyperparameters changed."""
+    return instantiate(OmegaConf.load(PROJECT / f"configs/optimizer/{name}.yaml"), _convert_="all", **changes)
+
+
+OPTIMIZERS = sorted(path.stem for path in (PROJECT / "configs" / "optimizer").glob("*.yaml"))
+OFTEN: dict[str, dict[str, Any]] = {  # preconditioners that change within the twelve steps here
+    "shampoo": {"start_preconditioning_step": 2, "preconditioning_compute_steps": 3, "shape_interpretation": False},
+    "soap": {"precondition_frequency": 3},
+    "kron": {"balance_prob": 0.5},
+    "schedule_free_sgd": {"warmup_steps": 10},
+}
 NAMES = ("class0", "class1", "class2")
 ADAM = partial(torch.optim.Adam, lr=0.01, fused=True)
 

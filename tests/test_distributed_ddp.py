@@ -2,13 +2,20 @@
 
 import csv
 import os
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch import nn
 
 import typed
-from conftest import PROJECT, SMALL, Result
+from conftest import NAMES, OFTEN, OPTIMIZERS, PROJECT, SMALL, Result, ToyDataModule, optimizer_of, toy_trainer
+from optbench.distributed.batchnorm import WholeBatchNorm
+from optbench.training.classifier import Classifier
 
 DDP = ["trainer=ddp", "trainer.accelerator=cpu"]
 
@@ -79,6 +86,52 @@ def test_two_processes_do_what_one_does(train, command, tmp_path):
     for text in (both.out, (both.folder / "train.log").read_text()):
         lines = [line for line in text.splitlines() if " val/loss " in line or "Test accuracy" in line]
         assert len(lines) == 3, text
+
+
+def train_each(rank: int, port: int, folder: Path) -> None:
+    """In one of two processes: a training with each optimizer, and the weights of the first process in `folder`."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), LOCAL_RANK=str(rank), NODE_RANK="0")
+    for name in OPTIMIZERS:
+        plugins = [WholeBatchNorm(), LightningEnvironment()]
+        net = weights_after(name, strategy="ddp", devices=2, plugins=plugins, use_distributed_sampler=False)
+        torch.save(net, folder / f"{name}.{rank}.pt")
+
+
+# Eight images leave most of SOAP's axes undetermined, and rounding chooses them: only the side of three classes here.
+CHANGES: dict[str, dict[str, Any]] = {**OFTEN, "soap": {**OFTEN["soap"], "max_precondition_dim": 3}}
+
+
+class Double(nn.Module):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.double()
+
+
+def weights_after(name: str, **settings: Any) -> dict[str, torch.Tensor]:
+    """An epoch on the toy images in double precision.
+
+    No bias before BatchNorm: its gradient is rounding alone, of which Adafactor and Lion would make whole steps.
+    """
+    pl.seed_everything(0, verbose=False)
+    layers = nn.Linear(48, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3)
+    net = nn.Sequential(Double(), nn.Flatten(), *layers).double()
+    trainer = toy_trainer(max_epochs=1, **settings)
+    trainer.fit(Classifier(net, NAMES, optimizer_of(name, **CHANGES.get(name, {}))), datamodule=ToyDataModule())
+    return {key: tensor.clone() for key, tensor in net.state_dict().items()}
+
+
+def test_every_optimizer_does_in_two_processes_what_it_does_in_one(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    both = [typed.Process(train_each, rank, port, tmp_path, folder=tmp_path) for rank in (0, 1)]
+    alone = {name: weights_after(name) for name in OPTIMIZERS}
+    for process in both:
+        result = process.result()
+        assert result.returncode == 0, result.stderr
+    for name, expected in alone.items():
+        first, second = (torch.load(tmp_path / f"{name}.{rank}.pt") for rank in (0, 1))
+        torch.testing.assert_close(first, expected, rtol=1e-4, atol=1e-5, msg=lambda text, name=name: f"{name}: {text}")
+        assert all(torch.equal(first[key], second[key]) for key in first), name  # the processes never drift apart
 
 
 FAILS = """

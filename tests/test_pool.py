@@ -663,7 +663,7 @@ def test_ctrl_c_of_a_sweep_of_forked_runs(tmp_path: Path) -> None:
         ("hydra.launcher.workers=1 trainer.devices=2", "trainer.devices=2 on the CPU takes as many of the runs that"),
         ("trainer.accelerator=gpu", "trainer.accelerator=gpu: no GPU is visible. Use trainer=cpu."),
         ("hydra.sweep.subdir=here", "hydra.sweep.subdir gives several runs the same folder,"),
-        ("optimizer=adam,nadam", "optimizer=nadam is not known; did you mean adam?"),
+        ("optimizer=adam,adamm", "optimizer=adamm is not known; did you mean adam?"),
         ("optimizer.lr=0.1,0.2 optimizer.foo=1", "optimizer.foo is not a key of the configuration."),
     ],
 )

@@ -266,7 +266,7 @@ def test_what_a_checkpoint_refuses(train):
     more = ("trainer.max_epochs=2", "weight_decay_on=weights", checkpoint)
     for arguments, words in (
         ((*more, "trainer.max_epochs=1"), "has trained 1 epochs already: set trainer.max_epochs above 1"),
-        ((*more, "optimizer=sgd"), "was trained with another optimizer: its amsgrad is False, here it is None"),
+        ((*more, "optimizer=sgd"), "was trained with another optimizer: its dampening is None, here it is 0.0"),
         ((*more, "optimizer.lr=0.5"), "was trained with another optimizer: its lr is 0.001, here it is 0.5"),
         ((*more, "weight_decay_on=all"), "was trained with another weight_decay_on"),
     ):

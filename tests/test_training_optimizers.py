@@ -1,17 +1,17 @@
 import inspect
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import nn
 
-from conftest import PROJECT
-from optbench.training.optimizers import build_optimizer, parameter_groups
+from conftest import OPTIMIZERS, PROJECT, optimizer_of
+from formulas import RULES, H
+from optbench.training.averaging import averages
+from optbench.training.optimizers import build_optimizer, hyperparameters, parameter_groups
 
-FILES = sorted((PROJECT / "configs" / "optimizer").glob("*.yaml"))
 OFF = {"weight_decay": 0, "amsgrad": False, "fused": True}
 PRACTICE = {
     "adam": {"lr": 0.001, "betas": (0.9, 0.999), "eps": 1e-7, **OFF},
@@ -19,11 +19,7 @@ PRACTICE = {
     "rmsprop": {"lr": 0.001, "alpha": 0.9, "eps": 1e-7, "momentum": 0, "centered": False, "weight_decay": 0},
     "sgd": {"lr": 0.04, "momentum": 0, "dampening": 0, "nesterov": False, "weight_decay": 0, "fused": True},
 }
-NOT_HYPERPARAMETERS = {"params", "foreach", "maximize", "capturable", "differentiable", "decoupled_weight_decay"}
-
-
-def optimizer_of(name: str, **changes) -> partial:
-    return instantiate(OmegaConf.load(PROJECT / f"configs/optimizer/{name}.yaml"), _convert_="all", **changes)
+HOW = {"params", "foreach", "maximize", "capturable", "differentiable"}  # how it computes, and what never varies here
 
 
 def small_net() -> nn.Module:
@@ -43,60 +39,120 @@ def test_the_exercises_hyperparameters(name):
     assert not any(switches.values()), switches
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_file_spells_out_every_hyperparameter(path):
-    optimizer = optimizer_of(path.stem)
-    if not optimizer.func.__module__.startswith("torch.optim"):
-        pytest.skip("not PyTorch's own")
-    accepted = set(inspect.signature(optimizer.func).parameters) - NOT_HYPERPARAMETERS
-    assert set(optimizer.keywords) == accepted
+ELSEWHERE = {  # what a file leaves out, and why
+    "adam": {"decoupled_weight_decay"},  # that is adamw
+    "kron": {"mu_dtype", "precondition_dtype"},  # types that no file can name
+    "soap": {"data_format"},  # of convolutions
+}
 
 
-def steps_by_hand(name: str, w: np.ndarray, gradients: list[np.ndarray], lr: float, decay: float) -> np.ndarray:
-    """The published update rules, in double precision."""
-    m, v = np.zeros_like(w), np.zeros_like(w)
-    for t, gradient in enumerate(gradients, 1):
-        if name == "adamw":
-            g, w = gradient, w * (1 - lr * decay)
-        else:
-            g = gradient + decay * w
-        if name == "sgd":
-            w = w - lr * g
-        elif name == "rmsprop":
-            v = 0.9 * v + 0.1 * g**2
-            w = w - lr * g / (np.sqrt(v) + 1e-7)
-        else:
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            w = w - lr * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-7)
-    return w
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_file_spells_out_every_hyperparameter(name):
+    optimizer = optimizer_of(name)
+    fused = {"fused"} - set(optimizer.keywords)  # adadelta and others have the switch, and no kernel for it
+    assert set(optimizer.keywords) == set(hyperparameters(optimizer.func)) - HOW - ELSEWHERE.get(name, set()) - fused
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_file_says_its_paper_and_how_weights_decay(name):
+    lines = (PROJECT / f"configs/optimizer/{name}.yaml").read_text().splitlines()
+    (decay,) = [line for line in lines if line.startswith("weight_decay:")]
+    assert any(word in decay for word in ("coupled", "L2", "part of the update"))
+    if name not in PRACTICE:
+        assert lines[0].startswith("# ") and any(year in lines[0] for year in map(str, range(1964, 2026)))
+    assert 5 <= len(lines) <= 18
+
+
+def double_net(start: np.ndarray) -> nn.Linear:
+    net = nn.Linear(4, 3, bias=False, dtype=torch.float64)
+    net.weight.data = torch.from_numpy(start.copy())
+    return net
+
+
+def step(optimizer: Any, parameters: list[nn.Parameter], gradients: list[torch.Tensor]) -> None:
+    def closure() -> None:
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+
+    if averages(optimizer):
+        optimizer.train()
+    optimizer.step(closure)
+
+
+CHANGES = {  # to act at once, and on each side of a small matrix
+    "shampoo": {"start_preconditioning_step": 1, "preconditioning_compute_steps": 1, "shape_interpretation": False}
+}
+PRECISION = {"muon": 1e-6, "shampoo": 1e-3, "nadam": 1e-6, "nadamw": 1e-6}  # partly in float32, roots by iteration
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
-@pytest.mark.parametrize("name", PRACTICE)
+@pytest.mark.parametrize("name", RULES)
 def test_steps_equal_the_formula(name, decay):
     generator = np.random.default_rng(0)
-    start, gradients = generator.normal(size=(3, 4)), list(generator.normal(size=(3, 3, 4)) * 1e-3)
-    gradients[0][0, 0] = 1e-7  # as small as eps
-    net = nn.Linear(4, 3, bias=False, dtype=torch.float64)
-    net.weight.data = torch.from_numpy(start.copy())
-    optimizer = build_optimizer(optimizer_of(name, lr=0.01, weight_decay=decay), net, "all")
+    start, gradients = generator.normal(size=(3, 4)), list(generator.normal(size=(8, 3, 4)) * 1e-3)
+    if name not in ("soap", "shampoo"):  # whose matrices have eigenvalues that would be as small
+        gradients[0][0, 0] = 1e-7  # as small as eps
+    net = double_net(start)
+    built = optimizer_of(name, lr=0.01, weight_decay=decay, **CHANGES.get(name, {}))
+    optimizer = build_optimizer(built, net, "all")
     for gradient in gradients:
-        net.weight.grad = torch.from_numpy(gradient)
-        optimizer.step()
-    expected = steps_by_hand(name, start, gradients, 0.01, decay)
-    np.testing.assert_allclose(net.weight.detach().numpy(), expected, rtol=1e-9)
+        step(optimizer, [net.weight], [torch.from_numpy(gradient)])
+    if averages(optimizer):
+        optimizer.eval()
+    expected = RULES[name](start, gradients, H(built.keywords))
+    np.testing.assert_allclose(net.weight.detach().numpy(), expected, rtol=PRECISION.get(name, 1e-9))
 
 
-@pytest.mark.parametrize("name", PRACTICE)
+def test_every_optimizer_has_a_formula_or_a_test_of_its_own():
+    assert set(OPTIMIZERS) - set(RULES) == {"kron", "sam"}  # test_training_adapted.py
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("on", ["all", "weights"])
 def test_which_parameters_decay(name, on):
-    net = small_net()
-    for parameter in net.parameters():
-        nn.init.ones_(parameter)
-        parameter.grad = torch.zeros_like(parameter)
-    build_optimizer(optimizer_of(name, lr=0.01, weight_decay=0.5), net, on).step()
-    for parameter in net.parameters():
-        assert bool((parameter < 1).all()) is (on == "all" or parameter.ndim > 1)
+    """Two rates of decay give a parameter two values where it decays, and one where it does not."""
+    quick = {"d0": 0.1} if name == "prodigy" else {}
+    after = []
+    for decay in (0.0, 0.5):
+        torch.manual_seed(0)
+        net = small_net()
+        parameters = list(net.parameters())
+        optimizer = build_optimizer(optimizer_of(name, lr=0.01, weight_decay=decay, **quick), net, on)
+        for number in range(1, 6):
+            for parameter in parameters:
+                parameter.data.abs_().add_(0.1)
+            step(optimizer, parameters, [(p.detach() + torch.rand_like(p)) / number for p in parameters])
+        after.append([parameter.detach().clone() for parameter in parameters])
+    for before, parameter in zip(*after, strict=True):
+        decays = parameter.ndim > 1 or (on == "all" and name != "kron")
+        assert torch.equal(parameter, before) is not decays
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_one_kernel_for_all_parameters_does_the_same(name):
+    """fused where there is one, else foreach."""
+    built = optimizer_of(name)
+    parameters = inspect.signature(built.func).parameters
+    switch = "fused" if "fused" in parameters else "foreach"
+    if switch not in parameters:
+        pytest.skip(f"{built.func.__name__} knows no foreach")
+    after = []
+    for value in (True, False):
+        torch.manual_seed(0)
+        net = small_net().double()
+        optimizer = build_optimizer(partial(built, **{switch: value}), net, "weights")
+        for _ in range(3):
+            step(optimizer, list(net.parameters()), [torch.randn_like(parameter) for parameter in net.parameters()])
+        after.append([parameter.detach().clone() for parameter in net.parameters()])
+    torch.testing.assert_close(*after, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["soap", "ademamix", "prodigy", "kron"])
+def test_no_constructor_swallows_an_unknown_key(name):
+    with pytest.raises(
+        ValueError, match=r"^optimizer\.wieght_decay=0\.1 is no hyperparameter of .* did you mean weight_"
+    ):
+        build_optimizer(optimizer_of(name, wieght_decay=0.1), small_net(), "all")
 
 
 def test_frozen_parameters_stay_out():
@@ -144,7 +200,8 @@ def test_frozen_parameters_stay_out():
         (
             "sgd",
             {"alpha": 0.9},
-            "optimizer: SGD refuses its arguments: SGD.__init__() got an unexpected keyword argument 'alpha'.",
+            "optimizer.alpha=0.9 is no hyperparameter of SGD. It has: lr, momentum, dampening, weight_decay, nesterov, "
+            "maximize, foreach, differentiable, fused.",
         ),
     ],
 )

@@ -43,7 +43,7 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
     hashes = provenance.input_hashes(data, net)
 
     classifier = build.build_classifier(cfg, net, data.classes)
-    optimizer = check_optimizer(classifier, cfg.trainer.max_epochs)
+    optimizer = check_optimizer(classifier, cfg.trainer)
     resumes_at = session.resume_point()
     if cfg.ckpt_path and resumes_at:
         del hashes["initial_weights"]  # they came from a file that is no longer needed

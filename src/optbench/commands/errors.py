@@ -66,7 +66,7 @@ def explain(error: BaseException) -> str:
         return explain_override(error)
     if isinstance(error, OmegaConfBaseException):
         return explain_configuration(error)
-    if told := explain_launcher(error):
+    if told := explain_launcher(error) or explain_package(error):
         return told
     # as a person types it; not in the name of a folder
     words = {str(value): wording.text(value) for value in (None, True, False)}
@@ -122,6 +122,17 @@ EXTRAS = {
     "hydra_plugins.hydra_ray_launcher": ("ray", "'hydra-ray-launcher>=1.2.2,<1.3' 'ray[default]>=2.60,<3'"),
     "hydra_plugins.hydra_submitit_launcher": ("slurm", "'hydra-submitit-launcher>=1.2,<1.3'"),
 }
+
+
+def explain_package(error: BaseException) -> str:
+    """Which package a class of the configuration needs; empty where the error is another."""
+    missing = re.match(r"Error loading '([\w.]+)':\s*ModuleNotFoundError\(.No module named '(\w+)'", str(error))
+    if not missing or missing[2] not in ("timm", "pytorch_optimizer", "schedulefree"):
+        return ""
+    return (
+        f"optimizer: {missing[1]} needs the package {missing[2]}. It is part of the extra `optimizers`: "
+        "pip install timm pytorch-optimizer schedulefree opt-einsum."
+    )
 
 
 STORAGE = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.ESTALE, errno.ENODEV, errno.EFBIG)

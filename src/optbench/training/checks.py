@@ -13,14 +13,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ConstantLR
 
 from optbench.commands.hydra_internals import is_multirun
 from optbench.records.looks import UNTIL_DECIDED
 from optbench.records.metrics import monitorable
 from optbench.records.wording import is_number, near
+from optbench.training.averaging import averages
 from optbench.training.classifier import Classifier
 from optbench.training.lightning_internals import epochs_of
-from optbench.training.optimizers import build_optimizer
+from optbench.training.optimizers import build_optimizer, hyperparameters
 from optbench.training.schedulers import build_scheduler, why_idle
 
 log = logging.getLogger(__name__)
@@ -131,16 +133,30 @@ def check_metrics(cfg: DictConfig, classes: Sequence[str]) -> None:
             )
 
 
-def check_optimizer(classifier: Classifier, epochs: int) -> Optimizer:
+def check_optimizer(classifier: Classifier, trainer: DictConfig) -> Optimizer:
     """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything.
 
-    A schedule that can never act within so many epochs is a warning in the log.
+    A schedule that can never act within the run's epochs is a warning in the log, and so is one that is not needed.
     """
     optimizer = build_optimizer(classifier.optimizer, classifier.net, classifier.weight_decay_on)
+    name = type(optimizer).__name__
+    if getattr(optimizer, "two_passes", False):
+        if trainer.accumulate_grad_batches > 1:
+            raise ValueError(
+                f"trainer.accumulate_grad_batches={trainer.accumulate_grad_batches}: {name} would compute its second "
+                "gradient from one batch alone. Use trainer.accumulate_grad_batches=1, and a larger data.batch_size."
+            )
+        if str(trainer.precision).startswith("16"):
+            raise ValueError(
+                f"trainer.precision={trainer.precision}: {name} computes two gradients a step, and the scaling of the "
+                "loss that 16 bits need allows one. Use bf16-mixed or 32-true."
+            )
     if classifier.scheduler is not None:
         other = build_optimizer(classifier.optimizer, classifier.net, "all")
         schedule, _ = build_scheduler(classifier.scheduler, other, 1000)
-        if why := why_idle(schedule, optimizer.param_groups[0]["lr"], epochs):
+        if averages(optimizer) and not isinstance(schedule, ConstantLR):
+            log.warning("%s needs no schedule, and this run has one: scheduler=constant turns it off.", name)
+        if why := why_idle(schedule, optimizer.param_groups[0]["lr"], trainer.max_epochs):
             log.warning("The schedule can never change the learning rate: %s.", why)
     return optimizer
 
@@ -161,11 +177,12 @@ def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictC
             f"{cfg.trainer.max_epochs}."
         )
     theirs, ours = checkpoint["optimizer_states"][0]["param_groups"], optimizer.param_groups
+    chosen = {*hyperparameters(type(optimizer)), "decoupled_weight_decay"}  # a group may have counters, too
     if len(theirs) != len(ours):
         raise ValueError(f"ckpt_path={cfg.ckpt_path} was trained with another weight_decay_on: use the same.")
     for their_group, our_group in zip(theirs, ours, strict=True):
         before = {**their_group, "lr": their_group.get("initial_lr", their_group["lr"])}
-        for key in sorted((set(before) | set(our_group)) - {"params", "initial_lr"}):
+        for key in sorted((set(before) | set(our_group)) & chosen):
             old, new = (plain(group.get(key)) for group in (before, our_group))
             if old != new:
                 raise ValueError(

@@ -1,6 +1,8 @@
 """The LightningModule: one shared step, metrics once per epoch, an optimizer and a schedule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
@@ -8,18 +10,22 @@ import torch
 import torch.nn.functional as F
 from pytorch_lightning.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from optbench.distributed.ranks import batch_mean, gather
 from optbench.records.metrics import SHOWN
-from optbench.training.lightning_internals import logs_this_step
+from optbench.training.averaging import EvaluatedWeights, averages
+from optbench.training.lightning_internals import batches_trained, logs_this_step
 from optbench.training.measurement import Predictions, measure
 from optbench.training.optimizers import build_optimizer
-from optbench.training.randomness import batch_seed, reseed
+from optbench.training.randomness import batch_seed, mix, reseed
 from optbench.training.schedulers import build_scheduler
 
 Batch = tuple[Tensor, Tensor]
+STATISTICS_BATCHES = 50  # from which BatchNorm gets its statistics for averaged weights, as schedulefree advises
+NOISE = 2  # the stream of an optimizer's random numbers; 0 is the training step's, 1 the augmentation's
 
 
 class Classifier(pl.LightningModule):
@@ -54,6 +60,8 @@ class Classifier(pl.LightningModule):
         self.monitor, self.weight_decay_on, self.seed = monitor, weight_decay_on, seed
         self._seen = {stage: Predictions() for stage in ("train", "val", "test")}  # validation runs inside an epoch
         self.test_logits = self.test_labels = torch.empty(0)
+        self._batch = -1  # the last one that was trained on
+        self._evaluated: EvaluatedWeights | None = None  # of an optimizer that evaluates other weights
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -80,6 +88,11 @@ class Classifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         reseed(batch_seed(self.seed, self.trainer), self.device)
+        before, self._batch = self._batch, batches_trained(self.trainer)
+        if self._batch == before:
+            with frozen_statistics(self.net):  # SAM looks again: the same random numbers, and nothing is counted twice
+                total = F.cross_entropy(self.net(batch[0]), batch[1], reduction="sum")
+            return batch_mean(total, len(batch[1]))[0]
         loss, mean = batch_mean(self._step(batch, "train"), len(batch[1]))
         if logs_this_step(self.trainer):  # at any other step Lightning would keep its books for nobody
             self.log("train/loss_step", mean, on_step=True, on_epoch=False)
@@ -100,18 +113,54 @@ class Classifier(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._end_epoch("test")
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if getattr(optimizer, "draws_numbers", False):  # the same ones in every process
+            reseed(mix(self.seed, NOISE, batches_trained(self.trainer)), self.device)
+
+    def on_validation_model_eval(self) -> None:
+        super().on_validation_model_eval()
+        if self._evaluated:
+            self._evaluated.show(self.trainer.global_step)
+
+    def on_validation_model_train(self) -> None:
+        if self._evaluated:
+            self._evaluated.hide()
+        super().on_validation_model_train()
+
+    def on_fit_end(self) -> None:  # also of a run that resumes after its last step
+        if self._evaluated:  # test_weights=last tests what the net has now
+            self._evaluated.show(self.trainer.global_step)
+
+    def _images(self) -> Iterator[Tensor]:
+        """Of some batches of the training set, always the same ones, without augmentation."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        reseed(mix(self.seed, NOISE, self.trainer.global_rank), self.device)  # dropout's
+        for images, _ in islice(data.train_dataloader(), STATISTICS_BATCHES):
+            yield data.normalize(images.to(self.device))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Within an epoch, also what its metrics will be computed from, of all processes."""
+        """The weights to evaluate, and those that training goes on with where they differ.
+
+        Within an epoch, also what its metrics will be computed from, of all processes.
+        """
+        if self._evaluated:
+            if "optimizer_states" in checkpoint:
+                checkpoint["trained"] = checkpoint["state_dict"]
+            evaluated = self._evaluated.at(self.trainer.global_step)
+            checkpoint["state_dict"] = {f"net.{name}": tensor for name, tensor in evaluated.items()}
         if self._seen["train"].count:
             checkpoint["seen"] = [gather(part).cpu() for part in self._seen["train"].peek()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["state_dict"] = checkpoint.get("trained", checkpoint["state_dict"])
         if "seen" in checkpoint:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
             self._seen["train"].add(*(part[rank::processes].to(self.device) for part in checkpoint["seen"]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.optimizer, self.net, self.weight_decay_on)
+        if averages(optimizer):
+            self._evaluated = EvaluatedWeights(self.net, optimizer, self._images)
         if self.scheduler is None:
             return {"optimizer": optimizer}
         steps = int(self.trainer.estimated_stepping_batches)
@@ -124,3 +173,16 @@ class Classifier(pl.LightningModule):
         if isinstance(scheduler, ReduceLROnPlateau):
             settings["monitor"] = self.monitor
         return {"optimizer": optimizer, "lr_scheduler": settings}
+
+
+@contextmanager
+def frozen_statistics(net: nn.Module) -> Iterator[None]:
+    """BatchNorm normalizes by the batch, and leaves its running statistics alone."""
+    tracking = [module for module in net.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for module in tracking:
+        module.track_running_stats = False
+    try:
+        yield
+    finally:
+        for module in tracking:
+            module.track_running_stats = True
