@@ -1,7 +1,10 @@
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep
+from omegaconf import OmegaConf
 
-from conftest import PROJECT, SMALL
+from conftest import OPTIMIZERS, PROJECT, SMALL
 
 GROUPS = ("augmentation", "callbacks", "debug", "experiment", "logger", "model", "optimizer", "scheduler", "trainer")
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / "configs" / group).glob("*.yaml"))]
@@ -64,3 +67,28 @@ def test_monitor_sets_the_direction_everywhere(monitor, mode):
         cfg = compose("train", [f"monitor={monitor}", "output_dir=."])
     assert {cfg.callbacks.best_checkpoint.mode, cfg.callbacks.early_stopping.mode, cfg.scheduler.mode} == {mode}
     assert {cfg.callbacks.best_checkpoint.monitor, cfg.callbacks.early_stopping.monitor} == {monitor}
+
+
+def test_every_optimizer_has_a_search_space():
+    assert sorted(path.stem for path in (PROJECT / "configs/search").glob("*.yaml")) == OPTIMIZERS
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_search_space_is_about_its_optimizer(name):
+    """Keys that it has, in Hydra's syntax; every line holds the default, except that a log scale has no 0."""
+    path = PROJECT / f"configs/search/{name}.yaml"
+    assert path.read_text().startswith(f"# Space of {name}: ")
+    space = OmegaConf.to_container(OmegaConf.load(path))
+    cfg = OmegaConf.create({"optimizer": OmegaConf.load(PROJECT / f"configs/optimizer/{name}.yaml")})
+    assert next(iter(space)) == "optimizer.lr"
+    for line, text in space.items():
+        key = line.removeprefix("1 - ")
+        default = OmegaConf.select(cfg, key)
+        assert default is not None, key
+        values = OverridesParser.create().parse_override(f"{key}={text}").value()
+        if not isinstance(values, IntervalSweep):
+            assert default in values.list
+            continue
+        assert values.tags == {"log"} and 0 < values.start < values.end
+        drawn = 1 - default if line != key else default
+        assert values.start <= drawn <= values.end or (key, default) == ("optimizer.weight_decay", 0)
