@@ -98,6 +98,12 @@ def test_what_is_no_earlier_look(tmp_path: Path):
     assert len(compare([str(first), str(added)]).facts.looks.earlier) == 1
 
 
+def test_a_record_without_a_time_is_compared_too(tmp_path: Path):
+    first, second = a_sweep(tmp_path / "first", range(3)), a_sweep(tmp_path / "second", range(3, 5), "2027")
+    report(first)
+    assert report(first, second).facts.looks.earlier == []
+
+
 def test_a_report_that_can_claim_nothing_is_no_look(tmp_path: Path):
     two = a_sweep(tmp_path / "two", range(2))
     report(two)

@@ -3,7 +3,9 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +77,12 @@ def find_looks(frame: pd.DataFrame, records: Sequence[RunRecord], metric: str) -
     runs, seeds = digest(used, records), seeds_of(used)
     if len(places) == 1 and plans and len(own) == len(used):
         return Looks(plans[places[0]], [], runs, seeds, places)
-    began: dict[Path, str] = {}
+    began: dict[Path, datetime] = {}
     of: dict[Path, set[str]] = {}
     for row, where in place.items():
-        if started := frame.started[row]:
-            began[where] = min(began.get(where, started), started, key=moment)
+        with suppress(ValueError):  # a record without a time that can be read tells nothing
+            started = moment(frame.started[row])
+            began[where] = min(began.get(where, started), started)
         of.setdefault(where, set()).add(frame.configuration[row])
     seen: dict[str, Report] = {}
     known: dict[str, set[str]] = {}  # of each report, the configurations whose runs it had
@@ -91,7 +94,7 @@ def find_looks(frame: pd.DataFrame, records: Sequence[RunRecord], metric: str) -
     earlier = [
         report
         for report in seen.values()
-        if any(moment(began[late]) > moment(report.time) and of[late] & known[report.runs] for late in began)
+        if any(began[late] > moment(report.time) and of[late] & known[report.runs] for late in began)
     ]
     for plan in plans.values():
         each = plural(len(plan.configurations), "configuration")

@@ -82,6 +82,8 @@ class Plan:
                 {int(seeds): level for seeds, level in content["levels"].items()},
                 [Look(**{name: look[name] for name in names}) for look in content["looks"]],
             )
+            for look in plan.looks:
+                moment(look.time)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is no plan of looks ({type(error).__name__}: {error}).") from error
         known = list(plan.levels.items())[: len(plan.looks)]
