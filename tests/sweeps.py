@@ -170,6 +170,8 @@ def changed(comparison: Comparison, **values: Any) -> Comparison:
         said["sensitivities"] = words.sensitivities[: len(values["sensitivities"])]
     if "interaction" in values:
         said["interaction"] = words.interaction if values["interaction"] else ""
+    if "importance" in values:
+        said["importance"] = words.importance if values["importance"] else ""
     known = own(facts) | own(judgement) | said
     assert known.keys() == values.keys(), values.keys() - known.keys()
     return Comparison(replace(facts, **own(facts)), replace(judgement, **own(judgement)), replace(words, **said))

@@ -10,6 +10,7 @@ import pandas as pd
 from optbench.comparison import fairness, statistics, times
 from optbench.comparison.facts import Facts, LeftOut
 from optbench.comparison.fairness import Claim
+from optbench.comparison.importance import Combinations, Importance, combine, importance
 from optbench.comparison.looks import over_looks
 from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
 from optbench.comparison.times import choose_targets
@@ -56,6 +57,8 @@ class Judgement:
         code_versions: how many versions of the code the runs that count come from.
         uneven: keys of `Facts.averaged` that do not have the same values in every configuration.
         against: the configuration that is in every pair of the family: the baseline, the best of very many, or None.
+        combinations: of three or more factors that were compared or averaged.
+        importance: of these factors, where the results fill a grid.
     """
 
     ranking: pd.DataFrame
@@ -77,6 +80,8 @@ class Judgement:
     code_versions: int
     uneven: list[str]
     against: str | None = None
+    combinations: Combinations | None = None
+    importance: Importance | None = None
 
 
 def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (), every_pair: bool = False) -> Judgement:
@@ -162,6 +167,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
 
     groups, varying = facts.factors.groups, facts.factors.varying
     varied = {key: varying[key] for key in dict.fromkeys([*facts.by, *facts.averaged])}
+    combined = combine(varied, frame)
     return Judgement(
         ranking=ranking,
         tuned=tuned(ranking, facts.hues, metric),
@@ -182,6 +188,8 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
         code_versions=blocks.index.get_level_values("code").nunique() if len(blocks) else 0,
         uneven=uneven(facts),
         against=against,
+        combinations=combined,
+        importance=importance(combined) if combined else None,
     )
 
 

@@ -9,6 +9,7 @@ from optbench.comparison import statistics
 from optbench.comparison.answer import answer
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Item, another
+from optbench.comparison.importance import importance_sentence
 from optbench.comparison.judgement import MOST_ASKED, Judgement
 from optbench.comparison.sensitivity import interaction_sentence, sensitivity_sentences
 from optbench.comparison.verdicts import Family, Verdict
@@ -34,7 +35,7 @@ class Words:
         family: which pairs are compared, and what their intervals hold for.
         skipped: one for each folder that could not be read.
         sensitivities: for each of `Judgement.sensitivities`, one for each line.
-        interaction: '' where there is none.
+        interaction, importance: '' where there is none.
     """
 
     answer: list[str]
@@ -45,6 +46,7 @@ class Words:
     skipped: list[str]
     sensitivities: list[list[str]]
     interaction: str
+    importance: str = ""
 
 
 def tell(facts: Facts, judgement: Judgement, skipped: Sequence[str]) -> Words:
@@ -57,6 +59,7 @@ def tell(facts: Facts, judgement: Judgement, skipped: Sequence[str]) -> Words:
         skipped=list(skipped),
         sensitivities=[sensitivity_sentences(item, facts.metric) for item in judgement.sensitivities],
         interaction=interaction_sentence(judgement.interaction) if judgement.interaction else "",
+        importance=importance_sentence(judgement.importance) if judgement.importance else "",
     )
 
 

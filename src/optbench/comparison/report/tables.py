@@ -43,6 +43,7 @@ def markdown(comparison: Comparison) -> str:
         *(section(f"Sensitivity to {escaped(item.factor)}", listed(said)) for item, said in sensitivities),
         section("Interaction", escaped(words.interaction)),
         section("Tuning", tuning_list(comparison)),
+        section("Importance", escaped(words.importance)),
         section("What was equal", ledger_table(judgement)),
         section("Notes", listed([*filter(None, [words.times_withheld]), *words.notes])),
         section("Left out", listed(words.skipped)),
