@@ -109,16 +109,17 @@ def test_search_shortlist_and_final(tune, formula):
     tuning = record_of(done)
     assert tuning.ended == ["search", "shortlist", "final"]
     adam = tuning.contestants[0]
-    assert adam.trials[0].values == {"optimizer.lr": 0.001, "optimizer.betas.0": 0.9} and not adam.trials[0].overrides
+    defaults = {"optimizer.lr": 0.001, "optimizer.betas.0": 0.9, "optimizer.weight_decay": 0}
+    assert adam.trials[0].values == defaults and not adam.trials[0].overrides
     rates = [trial.values["optimizer.lr"] for trial in adam.trials]
-    assert len(set(rates)) == 5 and all(1e-4 <= rate <= 1e-2 for rate in rates)
+    assert len(set(rates)) == 5 and all(1e-5 <= rate <= 1e-2 for rate in rates)
     distances = [abs(math.log(rate / 0.003)) for rate in rates]
     assert adam.winner == distances.index(min(distances)) == adam.shortlist[0] and len(adam.shortlist) == 3
     # equal budgets, no test before the final, and seeds that nothing was chosen with
     searched, final = formula.runs["search/adam_03"], formula.runs["final/adam_seed3"]
     assert (searched["trainer.max_epochs"], searched["test_weights"], searched["seed"]) == ("3", "none", "0")
     assert (final["trainer.max_epochs"], final["seed"]) == ("7", "3") and "test_weights" not in final
-    assert float(final["optimizer.lr"]) == rates[adam.winner]
+    assert float(final.get("optimizer.lr", DEFAULT["adam"])) == rates[adam.winner]
     tested = [run for run, job in formula.runs.items() if job.get("test_weights") != "none"]
     assert tested == ["final/adam_seed3", "final/sgd_seed3", "final/adam_seed4", "final/sgd_seed4"]
     shortlisted = {int(run.rpartition("seed")[2]) for run in formula.runs if run.startswith("shortlist")}
@@ -218,7 +219,7 @@ def test_other_settings_may_vary_and_what_is_typed_is_not_searched(tune, formula
     assert done.status == 0, done.err
     constant, cosine = record_of(done).contestants
     assert (constant.name, cosine.name) == ("adam_constant", "adam_cosine")
-    assert list(constant.space) == ["optimizer.lr"]
+    assert list(constant.space) == ["optimizer.lr", "optimizer.weight_decay"]
     assert formula.runs["search/adam_cosine_02"]["optimizer.betas"] == "[0.8,0.99]"
     tuned = OmegaConf.load(done.folder / "tuned" / "adam_cosine.yaml")
     assert tuned.defaults == [{"override /optimizer": "adam"}, {"override /scheduler": "cosine"}]
@@ -255,7 +256,10 @@ def test_the_last_weights_judge_where_they_are_tested(tune):
         (["search.adam.test_weights.x=best,last"], "test_weights.x cannot be searched."),
         (["search.adam.trainer.max_epochs=1,2"], "trainer.max_epochs cannot be searched."),
         (["optimizer.lr=interval(0, 1)"], "optimizer.lr=interval(0, 1) is a range to search: put it into a space"),
-        (["optimizer.lr=1", "optimizer.betas=[0.9,0.9]"], "every setting of its space is fixed"),
+        (
+            ["optimizer.lr=1", "optimizer.betas=[0.9,0.9]", "optimizer.weight_decay=0"],
+            "every setting of its space is fixed",
+        ),
         (["optimizer=adm"], "optimizer=adm is not known; did you mean adam?"),
     ],
 )

@@ -101,7 +101,8 @@ def test_every_space_can_be_read_and_begins_with_the_rate(optimizer):
 
 
 def test_lines_of_the_command_replace_add_and_remove():
-    given = read_lines(["adam.1-optimizer.betas.0=null", "adam.optimizer.lr=choice(1, 2)", "adam.model.dropout=0,0.5"])
+    taken = ["adam.1-optimizer.betas.0=null", "adam.optimizer.weight_decay=null"]
+    given = read_lines([*taken, "adam.optimizer.lr=choice(1, 2)", "adam.model.dropout=0,0.5"])
     space = {part.name: part.text for part in read_space("adam", given["adam"])}
     assert space == {"optimizer.lr": "choice(1, 2)", "model.dropout": "0,0.5"}
     with pytest.raises(ValueError, match=r"search\.adam cannot be read"):
