@@ -427,6 +427,13 @@ def test_paper_has_every_figure(comparison, open_page):
     assert page.evaluate("[...document.querySelectorAll('.figure')].every(figure => figure.drawn)")
 
 
+def test_plotly_starts_after_the_page_has_opened(comparison, open_page):
+    page = open_page(comparison)
+    page.wait_for_function("window.Plotly")
+    assert page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") > 0
+    assert page.evaluate("[...document.querySelectorAll('.figure')].some(figure => !figure.drawn)")
+
+
 def test_the_table_of_runs(comparison, open_page):
     page = open_page(comparison)
     head = page.locator("#runs th", has_text="time")

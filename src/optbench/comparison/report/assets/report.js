@@ -14,7 +14,17 @@ const touch = matchMedia("(pointer: coarse)").matches; // there a drag scrolls t
 let across = 0; // index in data.axes
 let singles = false;
 
+// plotly.js takes a second to start, and the page opens without it: it starts when the browser has nothing else to do.
+function startPlotly() {
+  if (window.Plotly) return;
+  const script = document.createElement("script");
+  script.textContent = document.getElementById("plotly").textContent;
+  document.head.append(script);
+}
+addEventListener("load", () => globalThis.requestIdleCallback?.(startPlotly));
+
 function draw(box) {
+  startPlotly();
   const { data: traces, layout } = data.static[box.id] ?? curves(Number(box.dataset.metric));
   const visible = chosen(box.dataset.shows);
   const common = { template, height: 360, margin: { l: 50, r: 12, t: 12, b: 40 }, showlegend: false, hovermode: "closest",
@@ -125,8 +135,9 @@ all("table.sortable").forEach((table) => all("thead th", table).forEach((head, c
 }));
 
 const filter = document.getElementById("filter");
-const rows = all("#runs tbody tr").map((row) => ({ row, text: row.textContent.toLowerCase() }));
+let rows = null; // read at the first word: that of a thousand runs takes a while
 filter.addEventListener("input", () => {
+  rows ??= all("#runs tbody tr").map((row) => ({ row, text: row.textContent.toLowerCase() }));
   const wanted = filter.value.toLowerCase().split(/\s+/);
   rows.forEach(({ row, text }) => (row.hidden = !wanted.every((word) => text.includes(word))));
   const left = rows.filter(({ row }) => !row.hidden).length;
