@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from math import inf, nan
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -399,6 +400,8 @@ def test_figures_on_a_screen_a_phone_and_paper(comparison, open_page):
     assert len(figures) == 4 + 3
     for figure in figures:
         assert figure.query_selector(".scatterlayer .trace path, .heatmaplayer image"), figure.get_attribute("id")
+    buttons = page.eval_on_selector_all(".modebar-btn", "all => all.map(button => button.ariaLabel)")
+    assert set(buttons) == {"Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}, "plotly's own has one that uploads"
     # three that finished: a band and a mean each; the loss spans more than 20 times its least
     assert [trace.get("meta") for trace in traces(page)] == [None] * 3 + ["mean"] * 3
     assert page.evaluate("document.querySelector('[data-metric=\"1\"]').layout.yaxis.type") == "log"
@@ -432,6 +435,34 @@ def test_plotly_starts_after_the_page_has_opened(comparison, open_page):
     page.wait_for_function("window.Plotly")
     assert page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") > 0
     assert page.evaluate("[...document.querySelectorAll('.figure')].some(figure => !figure.drawn)")
+
+
+def test_every_figure_is_saved_as_svg(comparison, open_page):
+    """With a name that says what it is, its title, and a legend; also one that nobody has scrolled to."""
+    page = open_page(comparison)
+    found = {}
+    for button in page.query_selector_all(".save"):
+        with page.expect_download() as download:
+            button.click()
+        found[download.value.suggested_filename] = ElementTree.parse(download.value.path()).getroot()
+    assert list(found) == [
+        "val_accuracy_by_epoch.svg",
+        "val_loss_by_epoch.svg",
+        "train_loss_by_epoch.svg",
+        "lr_by_epoch.svg",
+        "Performance_profile.svg",
+        "test_accuracy_against_optimizer.lr.svg",
+        "test_accuracy_optimizer_with_optimizer.lr.svg",
+    ]
+    svg = "{http://www.w3.org/2000/svg}"
+    for name, root in found.items():
+        assert root.tag == f"{svg}svg" and root.get("width") == "720", name
+        texts = ["".join(text.itertext()) for text in root.iter(f"{svg}text")]
+        assert any("accuracy" in text or "loss" in text or "lr" in text or "profile" in text for text in texts)
+        drawn = [path for path in root.iter(f"{svg}path") if (path.get("class") or "").startswith("js-line")]
+        assert drawn or name.startswith(("Importance", "test_accuracy_optimizer")), f"{name} has no line"
+    curves = ["".join(text.itertext()) for text in found["val_accuracy_by_epoch.svg"].iter(f"{svg}text")]
+    assert "adam lr=0.01" in curves and any("<script>" in text for text in curves) and "val/accuracy" in curves
 
 
 def test_the_table_of_runs(comparison, open_page):

@@ -159,6 +159,7 @@ def sensitivity_figure(item: Sensitivity, metric: str, styled: dict[str, Style])
                     "mode": "markers",
                     "marker": {"symbol": "x", "size": 9, "color": style.colour},
                     "cliponaxis": False,
+                    "showlegend": False,
                     "yaxis": "y2",
                     "x": rounded(diverged["x"], 6),
                     "y": [0.02 + 0.045 * k] * len(diverged),  # lines that fail at the same value stay apart

@@ -9,7 +9,7 @@ const chosen = (legend) => new Set(all(`[data-legend="${legend}"] input:checked`
 const axis = { automargin: true, zeroline: false, exponentformat: "e", title: { standoff: 8 } };
 const font = { family: "system-ui, sans-serif", size: 12 };
 const template = { layout: { xaxis: axis, yaxis: axis, font, hoverlabel: { font } } };
-const config = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+const config = { responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"] };
 const touch = matchMedia("(pointer: coarse)").matches; // there a drag scrolls the page
 let across = 0; // index in data.axes
 let singles = false;
@@ -44,7 +44,7 @@ function curves(k) {
   data.configurations.forEach((configuration, group) => {
     if (!visible.has(group)) return;
     const shared = { group, name: configuration.name, line: configuration.line, hovertemplate: hover };
-    if (singles) lone.push({ ...shared, ...joined(data.runs.filter((run) => run.of === group), k),
+    if (singles) lone.push({ ...shared, showlegend: false, ...joined(data.runs.filter((run) => run.of === group), k),
       meta: "single", mode: "lines", opacity: 0.55, line: { ...configuration.line, width: 1 } });
     const mean = configuration.mean;
     if (!mean) return;
@@ -53,7 +53,7 @@ function curves(k) {
       const there = [...y.keys()].filter((i) => y[i] !== null && sd[i] !== null);
       const low = there.map((i) => series(mean.low[k])[i]), high = there.map((i) => series(mean.high[k])[i]);
       const along = there.map((i) => x[i]);
-      bands.push({ group, x: [...along, ...along.toReversed()], y: [...high, ...low.toReversed()], mode: "lines",
+      bands.push({ group, showlegend: false, x: [...along, ...along.toReversed()], y: [...high, ...low.toReversed()], mode: "lines",
         fill: "toself", line: { width: 0 }, fillcolor: configuration.line.color + "2e", hoverinfo: "skip" });
     }
     means.push({ ...shared, x, y, meta: "mean", mode: "lines+markers",
@@ -73,6 +73,23 @@ function joined(runs, k) {
     text: runs.flatMap((run) => Array(series(run.y[k]).length + 1).fill(run.name)),
   };
 }
+
+// A figure as it is shown now, with its title and its legend, which on the page are HTML.
+async function save(box) {
+  if (!box.drawn) await draw(box);
+  const title = box.closest(".drawing").querySelector("h3").textContent;
+  const rows = Math.ceil(box.data.filter((trace) => trace.name && trace.showlegend !== false).length / 2);
+  const { l, r, b } = box._fullLayout._size; // what its axes take on the page; plotly's own guess with a legend may fail
+  const plot = (box.layout.height ?? 360) - b, size = { width: 720, height: plot + b + 48 + 20 * rows };
+  const layout = { ...box.layout, ...size, autosize: false, showlegend: rows > 0, paper_bgcolor: "white", plot_bgcolor: "white",
+    title: { text: title.replace(/&/g, "&amp;").replace(/</g, "&lt;"), font: { size: 15 }, x: 0.02, xanchor: "left" },
+    margin: { l: l + 4, r, t: 48, b: b + 20 * rows, autoexpand: false },
+    legend: { ...box.layout.legend, orientation: "h", yanchor: "top", y: -b / plot, x: 0 } };
+  const words = [title, box.dataset.metric && `by ${data.axes[across]}`].filter(Boolean).join(" ");
+  const filename = words.replace(/[^\w.-]+/g, "_").slice(0, 100);
+  await Plotly.downloadImage({ data: box.data, layout }, { format: "svg", filename, ...size });
+}
+all(".save").forEach((button) => button.addEventListener("click", () => save(button.closest(".drawing").querySelector(".figure"))));
 
 const figures = all(".figure");
 const redraw = (shows) => figures.filter((box) => box.drawn && box.dataset.shows === shows).forEach(draw);
