@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import product
 from math import inf, nan
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,12 @@ from optbench.comparison.analysis import Comparison
 from optbench.comparison.factors import Factors
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
+from optbench.comparison.importance import Combinations, combine, importance
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.report import page_tables
 from optbench.comparison.report.page import render
+from optbench.comparison.report.page_figures import factor_axis, parallel_figure
+from optbench.comparison.report.page_tables import settings_table
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
 from optbench.comparison.times import TIMES
 from optbench.comparison.verdicts import Family
@@ -137,7 +141,14 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         by=["optimizer", "optimizer.lr"],
         averaged=["data.augmentation"],
         baseline=None,
-        factors=Factors([], {}, {}),
+        factors=Factors(
+            ["optimizer"],
+            {
+                "optimizer": [run["configuration"].split(",")[0] for run in runs],
+                "data.augmentation": [True] * len(runs),
+            },
+            {"optimizer.momentum": [None if run["configuration"].startswith("adam") else 0.9 for run in runs]},
+        ),
         hues={name: name.split(",")[0] for name in configurations},
         records=[],
         runs=pd.DataFrame(runs),
@@ -148,6 +159,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         curves=pd.concat(curves, ignore_index=True),
         curve_metrics=["val/accuracy", "val/loss", "train/loss", "lr"],
     )
+    combined = grid_of_three()
     optima = [
         Optimum("adam", 0.01, 0.55, 0.55, 0.01, 0.01, [0.1], 3, None),
         Optimum(HOSTILE, 0.001, 0.52, 0.52, 0.001, 0.001, [0.1], 3, Edge.SMALLEST),
@@ -182,6 +194,8 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         unequal=[],
         code_versions=1,
         uneven=[],
+        combinations=combined,
+        importance=importance(combined),
     )
     words = Words(
         answer=["adam lr=0.01 has the best mean, but against sgd lr=0.1 it is undecided."],
@@ -192,8 +206,27 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
         skipped=["logs/x holds no summary.json."],
         sensitivities=[["adam: best at 0.01.", f"{HOSTILE}: best at 0.001, an edge."]],
         interaction="The best learning rate depends on the optimizer.",
+        importance="Of the variance, optimizer.lr explains 90 %.",
     )
     return Comparison(facts, judgement, words)
+
+
+def grid_of_three() -> Combinations:
+    """Two optimizers, three rates, two decays and two seeds; at the largest rate the second optimizer diverges."""
+    cells = list(product(["adam", HOSTILE], [1e-4, 1e-3, 1e-1], [0, 0.1], [0, 1]))
+    diverged = [(optimizer, lr) == (HOSTILE, 1e-1) for optimizer, lr, _, _ in cells]
+    frame = pd.DataFrame(
+        {
+            "seed": [seed for *_, seed in cells],
+            "metric": [nan if diverged[k] else 0.5 + lr + 0.01 * seed for k, (_, lr, _, seed) in enumerate(cells)],
+            "used": [not its for its in diverged],
+            "status": ["diverged" if its else "completed" for its in diverged],
+        }
+    )
+    keys = ("optimizer", "optimizer.lr", "optimizer.weight_decay")
+    combined = combine({key: [cell[k] for cell in cells] for k, key in enumerate(keys)}, frame)
+    assert combined is not None
+    return combined
 
 
 @pytest.fixture(scope="module")
@@ -225,10 +258,21 @@ def headings(page: str) -> list[str]:
 
 
 def test_sections_stand_in_order(comparison):
-    parts = ["answer", "ranking", "differences", "curves", "targets", "sensitivity", "fairness", "every-run"]
+    parts = [
+        "answer",
+        "ranking",
+        "settings",
+        "differences",
+        "curves",
+        "targets",
+        "sensitivity",
+        "fairness",
+        "every-run",
+    ]
     assert headings(render(comparison)) == parts
-    without = changed(comparison, sensitivities=[], interaction=None)
-    assert headings(render(without)) == [part for part in parts if part != "sensitivity"]
+    one = Factors([], {}, {"model.dropout": [0.2] * len(comparison.facts.runs)})
+    without = changed(comparison, sensitivities=[], interaction=None, combinations=None, importance=None, factors=one)
+    assert headings(render(without)) == [part for part in parts if part not in ("sensitivity", "settings")]
 
 
 def test_what_a_table_says(comparison):
@@ -240,6 +284,91 @@ def test_what_a_table_says(comparison):
     assert {"✓ equal", "✗ differs", "? not proven"} <= set(texts)
     assert "diverged" in texts and "failed" not in texts, "a column of zeros is left out"
     assert "peak memory" not in texts, "a column of nan is left out"
+
+
+def test_what_differs_between_configurations_and_nothing_else(comparison):
+    swatches = {name: Markup("") for name in comparison.facts.runs.configuration}
+    table = settings_table(comparison.facts, comparison.judgement, swatches)
+    assert [column.title for column in table] == ["configuration", "optimizer", "optimizer.momentum"]
+    assert [cell.text for cell in table[2].cells] == ["–", "0.9", "0.9", "0.9"]
+    assert [cell.sort_key for cell in table[2].cells] == ["", "0.9", "0.9", "0.9"] and table[2].kind == "number"
+    assert table[1].kind == "text" and table[1].cells[0].text == "adam lr=0.01"
+    averaged = comparison.facts.factors._replace(
+        independent={"data.batch_size": [32 if k % 2 and k < 3 else 64 for k in range(len(comparison.facts.runs))]}
+    )
+    facts = changed(comparison, factors=averaged).facts
+    assert [cell.text for cell in settings_table(facts, comparison.judgement, swatches)[1].cells][:2] == [
+        "64, 32",
+        "64",
+    ]
+
+
+def test_nothing_can_make_the_page_wider_than_its_window(comparison):
+    """A table or the wide figure scrolls in a box of its own, and each figure can be saved."""
+
+    class Nested(HTMLParser):
+        def __init__(self, page: str) -> None:
+            super().__init__()
+            self.open: list[tuple[str, set[str]]] = []
+            self.tables: list[bool] = []
+            self.wide: list[bool] = []
+            self.figures = self.buttons = 0
+            self.feed(page)
+
+        def inside(self, name: str) -> bool:
+            return any(name in classes for _, classes in self.open)
+
+        def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+            at = dict(attributes)
+            classes = set((at.get("class") or "").split())
+            if tag == "table":
+                self.tables.append(self.inside("scroll"))
+            if "min-width" in (at.get("style") or ""):
+                self.wide.append(self.inside("scroll"))
+            self.figures += "figure" in classes and self.inside("drawing")
+            self.buttons += "save" in classes and self.inside("drawing")
+            if tag not in ("meta", "input", "path", "br", "img"):
+                self.open.append((tag, classes))
+
+        def handle_endtag(self, tag: str) -> None:
+            while tag in [name for name, _ in self.open] and self.open.pop()[0] != tag:
+                pass
+
+    nested = Nested(render(comparison))
+    assert nested.tables == [True] * 6 and nested.wide == [True]
+    assert nested.figures == nested.buttons == 9
+
+
+def test_the_parallel_coordinates():
+    figure = parallel_figure(grid_of_three(), "test/accuracy", higher_is_better=True)
+    axes, *lines, ends, ticks = figure["data"]
+    assert len(axes["x"]) == 3 * 4 and ends["x"] == [3] * 12
+    assert [end is not None and end < 0 for end in ends["y"]] == [False] * 10 + [True] * 2
+    assert max(ends["y"]) == 1 and ends["y"].count(0) == 4, "adam's largest rate is best, the smallest worst"
+    assert sum(line["x"].count(3) for line in lines) == 12 and lines[0]["line"]["dash"] == "dot"
+    assert lines[-1]["line"]["color"] == "#0072b2" and lines[-1]["y"][:4] == [0, 1, 0, 1], "the best on top"
+    assert (
+        ends["text"][0]
+        == "optimizer=adam<br>optimizer.lr=0.0001<br>optimizer.weight_decay=0<br>test/accuracy 50.51 %, n = 2"
+    )
+    assert "no result" in ends["text"][-1] and not any("<script" in text for text in [*ends["text"], *ticks["text"]])
+    shown = [(x, text) for x, text in zip(ticks["x"], ticks["text"], strict=True)]
+    assert [text for x, text in shown if 1 <= x < 2] == ["0.0001", "0.001", "0.1"]
+    assert [text for x, text in shown if x >= 3][-1] == "no result"
+    least = parallel_figure(grid_of_three(), "test/loss", higher_is_better=False)
+    assert least["data"][-3]["y"][3] == 0, "of a loss, the smallest is best"
+
+
+def test_many_values_of_a_number_are_on_a_scale():
+    axis = factor_axis("optimizer.lr", [10 ** (-k / 5) for k in range(5, 21)])
+    assert axis.at[0] == 1 and axis.at[-1] == 0 and axis.at[5] == pytest.approx(2 / 3)
+    assert list(axis.ticks) == pytest.approx([0, 1 / 3, 2 / 3, 1])
+    assert list(axis.ticks.values()) == ["0.0001", "0.001", "0.01", "0.1"]
+    linear = factor_axis("model.dropout", [k / 20 for k in range(15)])
+    assert linear.at == pytest.approx([k / 14 for k in range(15)]) and "0.45" in linear.ticks.values()
+    few = factor_axis("optimizer.weight_decay", [0.1, 0, 1e-4])
+    assert few.at == [1, 0, 0.5] and few.ticks == {0: "0", 0.5: "0.0001", 1: "0.1"}, "0 has its place"
+    assert factor_axis("model", ["mlp", "cnn", "mlp"]).at == [0, 1, 0]
 
 
 def test_violations_are_red(comparison):
@@ -309,6 +438,8 @@ def test_a_comparison_that_has_little(comparison):
         profile=comparison.judgement.profile.iloc[:0],
         sensitivities=[],
         interaction=None,
+        combinations=None,
+        importance=None,
         violations=[],
     )
     page = render(bare)
@@ -397,9 +528,11 @@ def traces(page: Any, metric: int = 0) -> list[dict[str, Any]]:
 def test_figures_on_a_screen_a_phone_and_paper(comparison, open_page):
     page = draw(open_page(comparison))
     figures = page.query_selector_all(".figure")
-    assert len(figures) == 4 + 3
+    assert len(figures) == 4 + 3 + 2
     for figure in figures:
-        assert figure.query_selector(".scatterlayer .trace path, .heatmaplayer image"), figure.get_attribute("id")
+        assert figure.query_selector(".scatterlayer .trace path, .heatmaplayer image, .barlayer path"), (
+            figure.get_attribute("id")
+        )
     buttons = page.eval_on_selector_all(".modebar-btn", "all => all.map(button => button.ariaLabel)")
     assert set(buttons) == {"Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"}, "plotly's own has one that uploads"
     # three that finished: a band and a mean each; the loss spans more than 20 times its least
@@ -413,11 +546,11 @@ def test_figures_on_a_screen_a_phone_and_paper(comparison, open_page):
     dark = page.evaluate(colours)
     assert light == ["rgb(255, 255, 255)", "rgb(27, 29, 33)"] and dark == ["rgb(22, 24, 28)", "rgb(230, 231, 234)"]
 
-    page.set_viewport_size({"width": 375, "height": 800})
+    page.set_viewport_size({"width": 360, "height": 800})
     page.wait_for_timeout(300)  # plotly waits before it follows the window
-    assert page.evaluate("document.documentElement.scrollWidth") <= 375
-    widths = page.eval_on_selector_all(".main-svg", "figures => figures.map(figure => figure.clientWidth)")
-    assert max(widths) <= 375
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    wide = "parts => parts.filter(part => part.getBoundingClientRect().right > 361).map(part => part.outerHTML)"
+    assert page.eval_on_selector_all("main :not(.scroll *, svg *), .figure:not(.scroll *) .main-svg", wide) == []
 
     page.emulate_media(media="print")
     assert page.evaluate(colours) == light and not page.is_visible("#theme"), "paper is white and has no buttons"
@@ -451,6 +584,8 @@ def test_every_figure_is_saved_as_svg(comparison, open_page):
         "train_loss_by_epoch.svg",
         "lr_by_epoch.svg",
         "Performance_profile.svg",
+        "test_accuracy_of_every_combination.svg",
+        "Importance_for_test_accuracy.svg",
         "test_accuracy_against_optimizer.lr.svg",
         "test_accuracy_optimizer_with_optimizer.lr.svg",
     ]

@@ -136,9 +136,14 @@ def sensitivity(
     chosen = points[points.chosen_by.notna() & (points.diverged == 0)]
     points.loc[(metrics.sign(metric) * chosen.chosen_by).groupby(chosen.line).idxmax(), "best"] = True
     low, high = float(points.x.min()), float(points.x.max())
-    log = low > 0 and (factor.rpartition(".")[2] in LOGARITHMIC or high > 20 * low)
+    log = is_logarithmic(factor, low, high)
     optima = [optimum(str(line), group, metric) for line, group in points.groupby("line")]
     return Sensitivity(factor, log, points, optima)
+
+
+def is_logarithmic(factor: str, low: float, high: float) -> bool:
+    """Whether the axis of a factor with values from `low` to `high` is logarithmic."""
+    return low > 0 and (factor.rpartition(".")[2] in LOGARITHMIC or high > 20 * low)
 
 
 def optimum(line: str, points: pd.DataFrame, metric: str) -> Optimum:

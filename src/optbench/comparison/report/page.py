@@ -64,6 +64,7 @@ def render(comparison: Comparison) -> str:
         data=embedded(data),
         curve_axes=data["axes"],
         ranking=page_tables.ranking_table(facts, judgement, swatches),
+        settings=page_tables.settings_table(facts, judgement, swatches),
         has_iqm=page_tables.has_iqm(judgement),
         differences=page_tables.differences_table(facts, judgement, swatches),
         most_differences=page_tables.MOST_DIFFERENCES,
@@ -79,6 +80,7 @@ def render(comparison: Comparison) -> str:
             )
         ],
         runs=page_tables.runs_table(facts, judgement, swatches),
+        varied=judgement.sensitivities or judgement.interaction or judgement.combinations is not None,
         plural=wording.plural,
         rows=page_tables.rows,
         **tuning,

@@ -3,18 +3,26 @@
 import html
 import math
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pandas as pd
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from optbench.comparison.facts import Facts
+from optbench.comparison.importance import Combinations, Importance
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.report import curves
 from optbench.comparison.report.curves import Curve
 from optbench.comparison.report.palette import Style
-from optbench.comparison.sensitivity import Interaction, Sensitivity
+from optbench.comparison.sensitivity import Interaction, Sensitivity, is_logarithmic, ordered
 from optbench.records import metrics, wording
+
+AXIS = "#8a8f98"
+# From vermillion over grey to blue of Okabe and Ito, legible on white and on a dark page: the worst to the best
+SHADES = ("#d55e00", "#c86f33", "#ba8059", "#aa907f", "#9a9a9a", "#83939f", "#6589a5", "#437eab", "#0072b2")
+MOST_STEPS, MOST_TICKS = 12, 12  # numbers at equal distances, and texts, on an axis of the parallel coordinates
+NO_RESULT = -0.08  # of that axis
 
 
 def page_data(
@@ -30,6 +38,10 @@ def page_data(
         static[f"sensitivity-{k}"] = sensitivity_figure(item, facts.metric, styled)
     if judgement.interaction is not None:
         static["interaction"] = interaction_figure(judgement.interaction, facts.metric, facts.higher_is_better)
+    if judgement.combinations is not None:
+        static["parallel"] = parallel_figure(judgement.combinations, facts.metric, facts.higher_is_better)
+    if judgement.importance is not None:
+        static["importance"] = importance_figure(judgement.importance)
     return {"static": static, **curve_data(facts, means, styles)}
 
 
@@ -206,6 +218,162 @@ def interaction_figure(item: Interaction, metric: str, higher_is_better: bool) -
         "yaxis": {**named_axis(item.rows, item.grid.index), "autorange": "reversed"},
     }
     return {"data": [cells], "layout": layout}
+
+
+def parallel_figure(item: Combinations, metric: str, higher_is_better: bool) -> dict[str, Any]:
+    """A line for each combination, across an axis for each factor, to its mean; the better, the bluer.
+
+    Drawn as lines, since plotly's own parallel coordinates need WebGL and `unsafe-eval`, and are no SVG.
+    """
+    means = item.by_seed.mean(axis=1)
+    axes = [factor_axis(key, list(item.values[key])) for key in item.values]
+    axes.append(metric_axis(metric, means))
+    last = len(axes) - 1
+    grey = {"mode": "lines", "hoverinfo": "skip", "showlegend": False}
+    ends = [[0, 1, None]] * len(axes)
+    traces: list[dict[str, Any]] = [
+        {**grey, "line": {"color": AXIS, "width": 1}, "x": [x for k in range(last + 1) for x in (k, k, None)]}
+        | {"y": [y for end in ends for y in end]}
+    ]
+    order = (means if higher_is_better else -means).rank(pct=True)  # nan without a result
+    shades = [-1 if math.isnan(rank) else min(int(rank * len(SHADES)), len(SHADES) - 1) for rank in order]
+    for shade in range(-1, len(SHADES)):  # the best on top
+        rows = [row for row, its in enumerate(shades) if its == shade]
+        line = {"color": SHADES[shade], "width": 1.3} if shade >= 0 else {"color": AXIS, "width": 1, "dash": "dot"}
+        y = [y for row in rows for y in (*(axis.at[row] for axis in axes), math.nan)]  # a gap after each
+        if rows:
+            x = [*range(last + 1), None] * len(rows)
+            traces.append({**grey, "line": line, "opacity": 0.7, "x": x, "y": rounded(y, 3)})
+    seeds = item.by_seed.notna().sum(axis=1)
+    traces.append(
+        {
+            "mode": "markers",
+            "showlegend": False,
+            "marker": {"size": 6, "color": [SHADES[shade] if shade >= 0 else AXIS for shade in shades]},
+            "x": [last] * len(means),
+            "y": rounded(axes[-1].at, 3),
+            "text": [
+                "<br>".join(
+                    [
+                        *(
+                            plotly_text(f"{key}={wording.text(value)}")
+                            for key, value in zip(item.values, row, strict=True)
+                        ),
+                        f"{metric} {wording.value(metric, mean)}, n = {n}" if n else "no result",
+                    ]
+                )
+                for row, mean, n in zip(item.values.itertuples(index=False), means, seeds, strict=True)
+            ],
+            "hovertemplate": "%{text}<extra></extra>",
+        }
+    )
+    ticks = [(k, at, text) for k, axis in enumerate(axes) for at, text in axis.ticks.items()]
+    traces.append(
+        {
+            "mode": "text",
+            "hoverinfo": "skip",
+            "showlegend": False,
+            "cliponaxis": False,
+            "textposition": "middle right",
+            "x": [k + 0.02 for k, _, _ in ticks],
+            "y": rounded((at for _, at, _ in ticks), 3),
+            "text": [plotly_text(text) for _, _, text in ticks],
+        }
+    )
+    words = [key.rpartition(".")[2] for key in item.values]
+    short = [key if words.count(word) > 1 else word for key, word in zip(item.values, words, strict=True)]
+    named = named_axis("", [*short, metric])
+    layout = {
+        "height": 420,
+        "margin": {"l": 12, "r": 12, "t": 12, "b": 40},
+        "xaxis": {**named, "range": [-0.3, last + 0.6], "fixedrange": True, "tickangle": 0},
+        "yaxis": {"visible": False, "range": [-0.13, 1.05], "fixedrange": True},
+    }
+    return {"data": traces, "layout": layout}
+
+
+class Axis(NamedTuple):
+    """An axis of the parallel coordinates, from 0 to 1: where each combination is, and a text at each tick."""
+
+    at: list[float]
+    ticks: dict[float, str]
+
+
+def factor_axis(key: str, values: Sequence[Any]) -> Axis:
+    """Words, and a few numbers, are at equal distances; many numbers are on a scale."""
+    words, there = list(map(wording.text, values)), ordered(values)
+    if all(map(wording.is_number, values)) and len(there) > MOST_STEPS:
+        return scale(values, is_logarithmic(key, min(values), max(values)), wording.number)
+    step = 1 / max(len(there) - 1, 1)
+    at = {word: k * step for k, word in enumerate(there)}
+    shown = there[:: -(-len(there) // MOST_TICKS)]
+    return Axis([at[word] for word in words], {at[word]: textwrap.shorten(word, 20, placeholder="…") for word in shown})
+
+
+def metric_axis(metric: str, means: pd.Series) -> Axis:
+    """What has no result is below the scale."""
+    if means.isna().all():
+        return Axis([NO_RESULT] * len(means), {NO_RESULT: "no result"})
+    fraction = metrics.metric(metric).is_fraction
+    axis = scale(
+        list(means),
+        curves.is_logarithmic(metric, means),
+        lambda x: f"{100 * x:.4g} %" if fraction else wording.number(x),
+    )
+    ticks = axis.ticks | ({NO_RESULT: "no result"} if means.isna().any() else {})
+    return Axis([NO_RESULT if math.isnan(at) else at for at in axis.at], ticks)
+
+
+def scale(values: Sequence[float], log: bool, show: Callable[[float], str]) -> Axis:
+    """Numbers from 0 (the smallest) to 1 (the largest)."""
+    known = [x for x in values if math.isfinite(x)]
+    low, high = min(known), max(known)
+    locator = LogLocator(subs=(1, 2, 5) if high < 50 * low else (1,)) if log else MaxNLocator(6)
+    ticks = [float(f"{x:.6g}") for x in locator.tick_values(low, high) if low <= x <= high]
+
+    def place(x: float) -> float:
+        if high == low:
+            return 0.5
+        return math.log(x / low) / math.log(high / low) if log else (x - low) / (high - low)
+
+    return Axis(
+        [place(x) if math.isfinite(x) else math.nan for x in values], {place(x): show(x) for x in ticks or [low]}
+    )
+
+
+def importance_figure(item: Importance) -> dict[str, Any]:
+    shares = item.shares.iloc[::-1]  # plotly draws bars from the bottom
+    names = [plotly_text(name) for name in shares["factor"]]
+    bars = {"type": "bar", "orientation": "h", "y": names}
+    traces: list[dict[str, Any]] = [
+        {
+            **bars,
+            "name": "by itself",
+            "x": rounded(shares["alone"]),
+            "marker": {"color": SHADES[-1]},
+            "hovertemplate": "%{y}: %{x:.1%} by itself<extra></extra>",
+        },
+        {
+            **bars,
+            "name": "with what depends on it and on others",
+            "x": rounded(shares["total"] - shares["alone"]),
+            "customdata": rounded(shares["total"]),
+            "marker": {"color": "#8cc0e0"},
+            "hovertemplate": "%{y}: %{customdata:.1%} in all<extra></extra>",
+        },
+    ]
+    if math.isfinite(item.chance):
+        line = {"color": SHADES[0], "dash": "dot", "width": 1.5}
+        ends = {"x": [item.chance] * 2, "y": [names[0], names[-1]]}
+        traces.append({"mode": "lines", "name": "chance", "line": line, "hoverinfo": "name", **ends})
+    layout = {
+        "height": 150 + 36 * len(names),
+        "barmode": "stack",
+        "showlegend": True,
+        "legend": {"orientation": "h", "y": -0.35, "yanchor": "top", "traceorder": "normal"},
+        "xaxis": {"tickformat": "~%", "rangemode": "tozero", "title": {"text": "variance explained"}},
+    }
+    return {"data": traces, "layout": layout}
 
 
 def named_axis(title: str, names: Iterable[str]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from markupsafe import Markup
@@ -101,6 +101,30 @@ def ranking_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup
         *numbers("peak memory", frame["memory_mb"], lambda x: f"{wording.count(x)} MB" if x == x else "–"),
         *(column for status in STATUSES for column in numbers(status, frame[status], wording.count)),
     ]
+
+
+def settings_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    """A column for each setting that is not the same in every configuration; none where all are."""
+    columns = []
+    for key, values in facts.factors.varying.items():
+        found: dict[str, dict[str, Any]] = {}
+        for name, value in zip(facts.runs["configuration"], values, strict=True):
+            found.setdefault(name, {})[wording.text(value)] = value
+        if len({frozenset(its) for its in found.values()}) > 1:
+            cells = [setting_cell(found[name]) for name in judgement.ranking["configuration"]]
+            numeric = any(cell.key is not None and not math.isnan(cell.key) for cell in cells)
+            columns.append(Column(key, cells, "number" if numeric else "text"))
+    return [names("configuration", judgement.ranking["configuration"], swatches), *columns] if columns else []
+
+
+def setting_cell(values: dict[str, Any]) -> Cell:
+    """The values of a configuration, in words: one, or several that were averaged; a dash for null or no such key."""
+    if len(values) > 1:
+        return Cell(", ".join(values))
+    word, value = next(iter(values.items()))
+    if value is None:
+        return Cell("–", math.nan)
+    return Cell(word, float(value) if wording.is_number(value) else None)
 
 
 def differences_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
