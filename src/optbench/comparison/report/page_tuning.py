@@ -52,6 +52,7 @@ def curves(tuning: Tuning, styles: dict[str, Style], across: str, title: str) ->
                     "line": {"width": 0, "shape": "linear"},
                     "fillcolor": f"{style.colour}22",
                     "hoverinfo": "skip",
+                    "showlegend": False,
                 }
             )
         lines.append(
@@ -143,6 +144,7 @@ def rates(tuning: Tuning, styles: dict[str, Style]) -> dict[str, Any]:
                     "marker": {"symbol": "x", "size": 9, "color": style.colour},
                     "text": [what(search, int(trial)) for trial in diverged.trial],
                     "hovertemplate": "%{fullData.name}, %{text}<br>diverged<extra></extra>",
+                    "showlegend": False,
                 }
             )
         for axis in search.contestant.axes:
@@ -155,6 +157,7 @@ def rates(tuning: Tuning, styles: dict[str, Style]) -> dict[str, Any]:
                         "yaxis": "y2",
                         "mode": "lines",
                         "line": {"color": style.colour, "width": 2, "dash": "dot"},
+                        "showlegend": False,
                         "hovertemplate": f"%{{fullData.name}}: searched {word} {wording.number(end)}<extra></extra>",
                     }
                     for end, word in ((axis.low, "from"), (axis.high, "to"))

@@ -80,10 +80,10 @@ async function save(box) {
   const title = box.closest(".drawing").querySelector("h3").textContent;
   const rows = Math.ceil(box.data.filter((trace) => trace.name && trace.showlegend !== false).length / 2);
   const { l, r, b } = box._fullLayout._size; // what its axes take on the page; plotly's own guess with a legend may fail
-  const plot = (box.layout.height ?? 360) - b, size = { width: 720, height: plot + b + 48 + 20 * rows };
+  const plot = (box.layout.height ?? 360) - b, size = { width: 720, height: plot + b + 48 + 26 * rows };
   const layout = { ...box.layout, ...size, autosize: false, showlegend: rows > 0, paper_bgcolor: "white", plot_bgcolor: "white",
     title: { text: title.replace(/&/g, "&amp;").replace(/</g, "&lt;"), font: { size: 15 }, x: 0.02, xanchor: "left" },
-    margin: { l: l + 4, r, t: 48, b: b + 20 * rows, autoexpand: false },
+    margin: { l: l + 4, r, t: 48, b: b + 26 * rows, autoexpand: false },
     legend: { ...box.layout.legend, orientation: "h", yanchor: "top", y: -b / plot, x: 0 } };
   const words = [title, box.dataset.metric && `by ${data.axes[across]}`].filter(Boolean).join(" ");
   const filename = words.replace(/[^\w.-]+/g, "_").slice(0, 100);
