@@ -15,6 +15,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
 from optbench.commands.hydra_internals import override_values
+from optbench.commands.resume import SWEEP
 from optbench.pool.devices import single_threaded
 from optbench.records.configuration import key_of
 from optbench.records.looks import LOOKS_JSON, UNTIL_DECIDED, Look, Plan, now
@@ -66,7 +67,7 @@ def sweep(sweeper: BasicSweeper, arguments: Sequence[str]) -> list[Sequence[JobR
             "Give another folder, or leave it out."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(sweeper.config, folder / "multirun.yaml")
+    OmegaConf.save(sweeper.config, folder / SWEEP)
     plan.write(folder)
     looks = [0, *plan.levels]
     most = max(later - earlier for earlier, later in pairwise(looks)) * len(jobs)

@@ -28,9 +28,9 @@ def compose_jobs(
     """
     jobs = list(enumerate(job_overrides, first))
     if len(jobs) > 1 and sys.platform == "linux" and not not_forkable():
-        compose_job(config, jobs[0][1], jobs[0][0], loader)  # a mistake is most often in all of them
-        if composed := compose_elsewhere(config, jobs):
-            return composed
+        its_first = compose_job(config, jobs[0][1], first, loader)  # a mistake is most often in all of them
+        if composed := compose_elsewhere(config, jobs[1:]):
+            return [its_first, *composed]
     return [compose_job(config, job, number, loader) for number, job in jobs]
 
 

@@ -23,7 +23,7 @@ from optbench.pool.devices import CPU, GPU, Job, Queue, cores, gpus, memory_left
 from optbench.pool.preload import preload, shared_objects
 from optbench.pool.processes import LOG, Pool, Run
 from optbench.pool.table import Display, why_failed
-from optbench.records.record import ENDED, SUMMARY, RunRecord
+from optbench.records.record import RunRecord, has_result
 from optbench.records.wording import is_number
 
 RUN_BYTES = 0.2e9  # what a run takes at least, beyond what all runs share
@@ -175,14 +175,6 @@ def command_of(script: Path, cfg: DictConfig) -> list[str]:
     command += [*hydra.overrides.task, *(text for text in hydra.overrides.hydra if not OURS.match(text))]
     folder = QuotedString(hydra.runtime.output_dir, Quote.single).with_quotes()
     return [*command, f"hydra.run.dir={folder}", f"hydra.job.num={hydra.job.num}"]
-
-
-def has_result(folder: Path) -> bool:
-    """Whether the run in this folder has a result. Divergence is one; a run with a broken record reports it itself."""
-    try:
-        return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ENDED
-    except ValueError:
-        return False
 
 
 def devices_there(settings: PoolSettings, trainers: Sequence[DictConfig]) -> dict[str, dict[str, int]]:

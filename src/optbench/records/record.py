@@ -133,6 +133,14 @@ class RunRecord:
                 self.targets[f"{target:.2f}"] = {key: reached[key] for key in ("epoch", "step", "seconds")}
 
 
+def has_result(folder: Path) -> bool:
+    """Whether the run in this folder has a result. Divergence is one; a run with a broken record reports it itself."""
+    try:
+        return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ENDED
+    except ValueError:
+        return False
+
+
 def runs_in(folder: Path) -> list[Path]:
     """The records of a sweep's runs, or of those of a tuning, whose phases have folders of their own."""
     return sorted([*folder.glob(f"*/{SUMMARY}"), *folder.glob(f"*/*/{SUMMARY}")])

@@ -20,7 +20,7 @@ from optbench.commands.resume import SWEEP, quoted
 from optbench.records import metrics, wording
 from optbench.records.configuration import key_of
 from optbench.records.files import write_atomically
-from optbench.records.record import ENDED, SUMMARY, RunRecord
+from optbench.records.record import RunRecord, has_result
 from optbench.records.tuning import (
     FINAL,
     SEARCH,
@@ -163,7 +163,7 @@ class Tuner:
 
     def known(self, its: Contestant, first: Mapping[str, int]) -> bool:
         """Whether a trial beyond the first ones has run."""
-        return len(its.trials) > first[its.name] and has_ended(self.trial_folder(its, len(its.trials) - 1))
+        return len(its.trials) > first[its.name] and has_result(self.trial_folder(its, len(its.trials) - 1))
 
     def points_of(self, its: Contestant, outside: Sequence[Dimension] = ()) -> Iterator[dict[str, Any]]:
         seed = f"{self.tuning.search_seed} {its.name} {its.widened}"
@@ -309,7 +309,7 @@ class Tuner:
         Raises:
             Exception: what a run raised that failed.
         """
-        left = {folder: its for folder, its in runs.items() if not has_ended(self.folder / folder)}
+        left = {folder: its for folder, its in runs.items() if not has_result(self.folder / folder)}
         if len(left) < len(runs):
             say(f"{len(runs) - len(left)} of {plural(len(runs), 'run')} have their results already.")
         if not left:
@@ -346,14 +346,6 @@ class Tuner:
     def describe_edges(self, its: Contestant) -> str:
         edges = [f"{name} at its {edge}" for name, edge in its.edges.items()]
         return f"{its.name} is best with {wording.joined(edges)} values"
-
-
-def has_ended(folder: Path) -> bool:
-    """Whether a run has a result."""
-    try:
-        return (folder / SUMMARY).is_file() and RunRecord.read(folder).status in ENDED
-    except ValueError:
-        return False  # the run itself will say what is wrong
 
 
 def unique(overrides: Sequence[str]) -> list[str]:
