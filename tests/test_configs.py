@@ -24,6 +24,7 @@ def test_every_choice_of_every_group_trains(command, tmp_path, group, choice):
         arguments = [argument for argument in arguments if not argument.startswith("callbacks")]
     if group == "model":
         arguments = [argument for argument in arguments if not argument.startswith("model")]
+        arguments += ["data.train_size=20", "data.test_size=8", "data.batch_size=10"]  # some are large
     if (group, choice) == ("logger", "mlflow"):
         arguments.append(f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db")
     selected = f"{group}=[{choice}]" if group == "logger" and choice != "none" else f"{group}={choice}"

@@ -8,7 +8,10 @@ from hydra.utils import instantiate
 from torch import nn
 
 from conftest import PROJECT
+from optbench.nets.airbench import AirBench
+from optbench.nets.libraries import timm_net, torchvision_net
 from optbench.nets.mlp import ACTIVATIONS, MLP
+from optbench.nets.residual_mlp import ResidualMLP
 from optbench.training.provenance import count_parameters
 
 SHAPE = (3, 32, 32)
@@ -84,22 +87,100 @@ def test_what_the_mlp_refuses(layers, dropout, words):
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize(("model", "trainable"), [("linear", 3072 * 10 + 10), ("convnet", 94_762)])
+TRAINABLE = {
+    "linear": 3072 * 10 + 10,
+    "convnet": 94_762,
+    "residual_mlp": 3073 * 512 + 4 * (2 * 512 + 513 * 2048 + 2049 * 512) + 2 * 512 + 513 * 10,
+    "airbench": 24 + (24 + 64) * 64 * 9 + (64 + 256) * 256 * 9 + 512 * 256 * 9 + 2 * (64 + 256 + 256) + 256 * 10,
+    "resnet18": 11_173_962,
+    "torchvision model.name=squeezenet1_1": 727_626,
+    "timm": 578_474,
+    "vit_tiny": 5_362_762,
+}
+
+
+@pytest.mark.parametrize(("model", "trainable"), TRAINABLE.items())
 def test_the_other_networks(model, trainable):
-    net = net_of(f"model={model}", classes=10)
-    assert net(torch.zeros(2, *SHAPE)).shape == (2, 10)
+    net = net_of(*f"model={model}".split(), classes=10)
+    assert net.training
+    assert net.eval()(torch.zeros(2, *SHAPE)).shape == (2, 10)
     assert count_parameters(net)["trainable"] == trainable
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ("model.channels=[]", "model.channels=[] must be a list of whole numbers"),
-        ("model.channels=[8, x]", "model.channels=[8, 'x'] must be a list of whole numbers"),
-        ("model.channels=[1,1,1,1,1,1]", "leaves nothing of 32 x 32 pixels"),
+        ("convnet model.channels=[]", "model.channels=[] must be a list of whole numbers"),
+        ("convnet model.channels=[8,x]", "model.channels=[8, 'x'] must be a list of whole numbers"),
+        ("convnet model.channels=[1,1,1,1,1,1]", "leaves nothing of 32 x 32 pixels"),
+        ("residual_mlp model.width=0", "model.width=0 must be a whole number of at least 1."),
+        ("residual_mlp model.stochastic_depth=1", "model.stochastic_depth=1 must be in [0, 1)"),
+        ("airbench model.widths=[64,0]", "model.widths=[64, 0] must be a list of whole numbers of at least 1"),
+        ("airbench model.widths=[8,8,8,8,8,8]", "needs at least 65 x 65 pixels; these have 32 x 32"),
+        ("torchvision model.name=resnet81", "model.name=resnet81 is no network of torchvision; did you mean resnet18?"),
+        (
+            "resnet18 model.name=squeezenet1_1",
+            "model.small_images=true is for ResNets; model.name=squeezenet1_1 is none.",
+        ),
+        ("resnet18 model.weights=DEFAULT", "model.weights=DEFAULT would have to be downloaded."),
+        ("resnet18 +model.options.depth=3", "model.options: resnet18 refuses its arguments: "),
+        ("timm model.name=hf-hub:someone/model", "model.name=hf-hub:someone/model is no network of timm."),
+        ("vit_tiny +model.options.img_size=31", "model.name=vit_tiny_patch16_224 cannot take images of 32 x 32 pixels"),
     ],
 )
-def test_what_the_convnet_refuses(overrides, words):
+def test_what_the_networks_refuse(overrides, words):
     with pytest.raises(InstantiationException) as error:
-        net_of("model=convnet", overrides)
+        net_of(*f"model={overrides}".split())
     assert words in str(error.value)
+
+
+def test_a_residual_mlp_starts_as_a_linear_map_and_skips_blocks_in_training_alone():
+    net = ResidualMLP((3, 4, 4), 5, width=8, blocks=2, expansion=2, stochastic_depth=0.5)
+    images = torch.randn(4, 3, 4, 4)
+    assert torch.equal(net(images), net.head(net.norm(net.embedding(images.flatten(1)))))
+    assert [block.skip.p for block in net.blocks] == [0.25, 0.5]
+    many = images[:1].repeat(400, 1, 1, 1)
+    without = net(many)
+    nn.init.normal_(net.blocks[1].down.weight)
+    same = (net(many) - without).abs().amax(1) < 1e-5
+    assert 0.4 < float(same.float().mean()) < 0.6
+    assert not ((net.eval()(many) - without).abs().amax(1) < 1e-5).any()
+
+
+def test_airbench_whitens_patches_and_passes_its_input_on():
+    images = torch.rand(50, 3, 12, 12).cumsum(3)  # neighbouring pixels have much in common
+    net = AirBench((3, 12, 12), 4, widths=[32, 8], scale=0.5)
+    net.initialize(images)
+    white = nn.functional.conv2d(images, net.filters[:12]).transpose(0, 1).flatten(1)
+    assert torch.cov(white).diag() == pytest.approx(torch.ones(12), abs=0.1)
+    assert torch.cov(white).fill_diagonal_(0).abs().max() < 1e-3
+    assert torch.equal(net.filters[:12], -net.filters[12:])
+    again = AirBench((3, 12, 12), 4, widths=[32, 8], scale=0.5)
+    again.initialize(images)
+    assert torch.equal(again.filters, net.filters)
+    first = net.groups[0][0]
+    seen = torch.randn(2, 24, 5, 5)
+    assert torch.equal(first(seen)[:, :24], seen)  # its first filters copy
+    assert not net.groups[0][2].weight.requires_grad and net.groups[0][2].bias.requires_grad
+
+
+def test_networks_of_libraries_take_other_shapes_and_many_classes():
+    assert torchvision_net((3, 48, 64), 1000, "resnet18", True, None, {}).eval()(torch.zeros(1, 3, 48, 64)).shape == (
+        1,
+        1000,
+    )
+    assert timm_net((3, 24, 24), 2, "vit_tiny_patch16_224", None, {"patch_size": 6}).eval()(
+        torch.zeros(1, 3, 24, 24)
+    ).shape == (1, 2)
+
+
+def test_images_that_are_too_small_for_a_network_of_a_library():
+    words = r"model.name=squeezenet1_1 cannot take images of 8 x 8 pixels \(.*\). It works with 32 x 32."
+    with pytest.raises(ValueError, match=words):
+        torchvision_net((3, 8, 8), 10, "squeezenet1_1", False, None, {})
+
+
+def test_any_network_trains_one_step_of_its_own_loss():
+    for net in (ResidualMLP(SHAPE, 3, 16, 2, 2, 0.1), AirBench(SHAPE, 3, [8, 8, 8], 0.1)):
+        net.train()(torch.randn(4, *SHAPE)).square().sum().backward()
+        assert all(p.grad is not None for p in net.parameters() if p.requires_grad)

@@ -39,6 +39,7 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
     data = build.build_data(cfg)
     check_metrics(cfg, data.classes)
     net = build.build_net(cfg, data.image_shape, data.classes)
+    build.initialize_net(net, data)
     provenance.describe_inputs(record, data, net)
     hashes = provenance.input_hashes(data, net)
 

@@ -73,6 +73,14 @@ def build_net(cfg: DictConfig, image_shape: tuple[int, int, int], classes: Seque
     return net
 
 
+def initialize_net(net: nn.Module, data: ImageDataModule) -> None:
+    """Show some training images, normalized, to a network that asks for them by having a method `initialize`."""
+    initialize = getattr(net, "initialize", None)
+    if callable(initialize):
+        first = data.train.indices[:1000]
+        initialize(data.normalize(data.train.images[first]))
+
+
 def build_classifier(cfg: DictConfig, net: nn.Module, classes: tuple[str, ...]) -> Classifier:
     return Classifier(
         net,
