@@ -1,4 +1,5 @@
 import math
+import re
 from functools import partial
 
 import pytest
@@ -79,6 +80,32 @@ def test_cosine_without_warmup_starts_at_the_whole_rate_and_ends_at_0():
 def test_what_cosine_refuses(settings, words):
     with pytest.raises(ValueError, match=words):
         cosine_rates(10, **settings)
+
+
+def test_wsd_goes_up_stays_and_comes_down_in_lines():
+    rates = rates_of(scheduler_of("wsd", warmup=1 / 6, decay=0.5, final_factor=0.1), 3, 0.8)
+    assert rates[:3] == pytest.approx([0.2, 0.4, 0.6])
+    assert rates[3:10] == pytest.approx([0.8] * 7)
+    assert rates[10:] == pytest.approx([0.8 * (0.1 + 0.9 * left / 9) for left in range(8, 0, -1)])
+
+
+def test_linear_is_a_triangle():
+    rates = rates_of(scheduler_of("linear", warmup=1 / 3), 3, 0.7)
+    assert rates[:6] == pytest.approx([0.7 * (k + 1) / 7 for k in range(6)])
+    assert rates[6:] == pytest.approx([0.7 * left / 12 for left in range(12, 0, -1)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        *(({"decay": value}, f"scheduler.decay={value} must be in (0, 1]") for value in (0, 1.5, "late")),
+        ({"warmup": 1}, "scheduler.warmup=1 must be in [0, 1)"),
+        ({"final_factor": -1}, "scheduler.final_factor=-1 must be in [0, 1]"),
+    ],
+)
+def test_what_wsd_refuses(settings, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        rates_of(scheduler_of("wsd", **settings), 1, 0.1)
 
 
 def test_no_scheduler_and_the_constant_one_keep_the_rate():
