@@ -6,7 +6,18 @@ from omegaconf import OmegaConf
 
 from conftest import OPTIMIZERS, PROJECT, SMALL
 
-GROUPS = ("augmentation", "callbacks", "debug", "experiment", "logger", "model", "optimizer", "scheduler", "trainer")
+GROUPS = (
+    "augmentation",
+    "averaging",
+    "callbacks",
+    "debug",
+    "experiment",
+    "logger",
+    "model",
+    "optimizer",
+    "scheduler",
+    "trainer",
+)
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / "configs" / group).glob("*.yaml"))]
 ELSEWHERE = {
     ("logger", "wandb"): "needs an account and a package that is no dependency",

@@ -1,10 +1,14 @@
 """What was recorded before names changed still reads."""
 
 import importlib
+from typing import Any
 
 import torch
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from conftest import PROJECT
 from optbench.records import old_names
 from optbench.records.record import RunRecord
 
@@ -44,6 +48,17 @@ def test_a_record_of_an_earlier_version_has_todays_names(tmp_path):
     }
     assert instantiate(found["callbacks"]["figures"]).examples == 4
     assert old_names.updated_configuration(found) == found
+
+
+def test_a_run_of_an_earlier_version_has_the_keys_of_today():
+    """Or it would differ from a new one in settings that it did not have."""
+    with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
+        cfg = compose("train", ["output_dir=."])
+    today: Any = OmegaConf.to_container(cfg)
+    assert {key: today[key] for key in old_names.ADDED} == old_names.ADDED
+    before = {key: value for key, value in today.items() if key not in old_names.ADDED}
+    assert old_names.updated_configuration(before) == today
+    assert old_names.updated_configuration({**today, "l1": 0.5})["l1"] == 0.5
 
 
 def test_a_checkpoint_of_an_earlier_version_has_todays_callbacks():

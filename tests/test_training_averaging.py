@@ -1,4 +1,7 @@
 import csv
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -9,6 +12,7 @@ from torch import nn
 from conftest import NAMES, ToyDataModule, optimizer_of, toy_net, toy_trainer
 from optbench.callbacks.epoch_history import EpochHistory
 from optbench.recovery.checkpoint import CheckpointFiles
+from optbench.training.averaging import Average, MovingAverage, TailAverage
 from optbench.training.classifier import Classifier
 from optbench.training.provenance import weights_sha256
 from undisturbed import differences
@@ -141,3 +145,135 @@ def test_a_run_that_was_killed_before_its_test_tests_the_averaged_weights(train,
 def test_no_warning_without_a_schedule(train):
     result = train("optimizer=schedule_free_adamw", "scheduler=constant")
     assert result.status == 0 and "needs no schedule" not in result.out
+
+
+class Weights(pl.Callback):
+    """The net's state after each step."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, torch.Tensor]] = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # after the last one
+        self.states.append({name: tensor.clone() for name, tensor in pl_module.net.state_dict().items()})
+
+
+def averaged(
+    average: Callable[..., Average] | None, **settings: Any
+) -> tuple[Classifier, list, list[dict[str, float]]]:
+    """Two epochs of six steps: the classifier, the states after each step but the last one, and the epochs' rows."""
+    pl.seed_everything(0, verbose=False)
+    weights, history = Weights(), EpochHistory()
+    classifier = Classifier(toy_net(dropout=0.5), NAMES, optimizer_of("sgd"), average=average)
+    toy_trainer(max_epochs=2, callbacks=[weights, history], **settings).fit(classifier, datamodule=ToyDataModule())
+    return classifier, weights.states[1:], history.rows
+
+
+def test_the_moving_average_is_that_of_every_step():
+    classifier, states, rows = averaged(partial(MovingAverage, decay=0.7))
+    _, plain, plain_rows = averaged(None)
+    expected = {name: tensor.clone() for name, tensor in states[0].items()}
+    for step, state in enumerate(states[1:], 2):
+        keeps = min(0.7, step / (step + 9))
+        for name in expected:
+            if state[name].is_floating_point():
+                expected[name] = keeps * expected[name] + (1 - keeps) * state[name]
+    assert isinstance(classifier._evaluated, Average) and classifier._evaluated.count == 12
+    keeps = min(0.7, 12 / 21)
+    found = classifier.net.state_dict()
+    last = {
+        name: (found[name] - keeps * expected[name]) / (1 - keeps) for name in found if found[name].is_floating_point()
+    }
+    for name, tensor in averaged(None)[0].net.state_dict().items():  # where the same training ends without an average
+        if tensor.is_floating_point():
+            torch.testing.assert_close(last[name], tensor, rtol=1e-4, atol=1e-5)
+        else:
+            assert torch.equal(found[name], tensor)  # batches seen
+    for one, other in zip(states, plain, strict=True):  # training is what it is without
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert [row["train/loss"] for row in rows] == [row["train/loss"] for row in plain_rows]
+    assert [row["val/loss"] for row in rows] != [row["val/loss"] for row in plain_rows]
+
+
+def test_the_mean_of_the_last_steps_has_its_own_batchnorm_statistics():
+    classifier, states, _ = averaged(partial(TailAverage, start=0.5))
+    assert isinstance(classifier._evaluated, Average) and classifier._evaluated.count == 6
+    plain, _, _ = averaged(None)
+    found, last = classifier.net.state_dict(), plain.net.state_dict()
+    for name, _ in classifier.net.named_parameters():
+        mean = torch.stack([*(state[name] for state in states[6:11]), last[name]]).mean(0)
+        torch.testing.assert_close(found[name], mean, rtol=1e-4, atol=1e-6)
+    data = ToyDataModule()
+    data.setup()
+    outputs = [classifier.net[1](classifier.net[0](images)) for images in batches(data)]
+    torch.testing.assert_close(found["2.running_mean"], torch.stack([part.mean(0) for part in outputs]).mean(0))
+
+
+def test_before_the_tail_begins_the_weights_themselves_are_evaluated():
+    _, _, rows = averaged(partial(TailAverage, start=0.5))
+    _, _, plain = averaged(None)
+    assert rows[0] == {**plain[0], **{key: rows[0][key] for key in rows[0] if "seconds" in key}}
+    assert rows[1]["val/loss"] != plain[1]["val/loss"]
+
+
+def test_batches_that_only_add_gradients_do_not_count():
+    classifier, _, _ = averaged(partial(MovingAverage, decay=0.9), accumulate_grad_batches=2)
+    assert isinstance(classifier._evaluated, Average) and classifier._evaluated.count == 6
+
+
+@pytest.mark.parametrize("choice", ["ema averaging.decay=0.8", "swa averaging.start=0.4"])
+@pytest.mark.parametrize("every_n_steps", ["null", "2"])
+def test_a_killed_run_resumes_with_its_average(train, command, monkeypatch, choice, every_n_steps):
+    settings = (
+        *f"averaging={choice} trainer.max_epochs=3".split(),
+        f"callbacks.last_checkpoint.every_n_steps={every_n_steps}",
+    )
+    whole = train(*settings, name="whole")
+    assert whole.status == 0, whole.err
+
+    class Killed(BaseException):
+        pass
+
+    step = Classifier.training_step
+
+    def killed(self, batch, batch_idx):
+        if self.trainer.global_step == 15:
+            raise Killed
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Classifier, "training_step", killed)
+        train(*settings)
+    resumed = command("train", "resume={folder}")
+    assert resumed.status == 0, resumed.err
+    assert resumed.summary["resumed"][0]["step"] == (12 if every_n_steps == "null" else 14)
+    assert differences(whole.folder, resumed.folder) == []
+
+
+def test_best_and_last_have_the_average(train, command):
+    result = train("averaging=ema", "averaging.decay=0.9", "trainer.max_epochs=2", "test_weights=best")
+    assert result.status == 0, result.err
+    evaluated = command("evaluate", f"run={result.folder}", "checkpoint=best")
+    assert evaluated.status == 0, evaluated.err
+    accuracy = result.summary["test"]["test/accuracy"]
+    assert f"{accuracy:.4f}" in evaluated.out
+    saved = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["averaged"] == 12
+    assert not torch.equal(saved["trained"]["net.head.weight"], saved["state_dict"]["net.head.weight"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("averaging=ema averaging.decay=1", "averaging.decay=1 must be between 0 and 1"),
+        ("averaging=swa averaging.start=1", "averaging.start=1 must be in [0, 1)"),
+        ("averaging=ema optimizer=schedule_free_sgd", "averaging: SGDScheduleFree averages the weights by itself."),
+        ("test_weights=ema", "test_weights=ema: type averaging=ema."),
+        ("label_smoothing=1", "label_smoothing=1 must be in [0, 1)"),
+        ("l1=-1", "l1=-1 must be a number of at least 0."),
+        ("test_flips=perhaps", "test_flips=perhaps must be true or false."),
+    ],
+)
+def test_mistakes(train, arguments, words):
+    result = train(*arguments.split())
+    assert result.status == 1
+    assert words in " ".join(result.err.split())

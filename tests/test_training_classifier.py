@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import ADAM, NAMES, ToyDataModule, toy_net, toy_trainer
+from conftest import ADAM, NAMES, ToyDataModule, toy_images, toy_net, toy_trainer
 from optbench.callbacks.divergence_guard import DivergenceGuard
 from optbench.callbacks.epoch_history import EpochHistory
 from optbench.training.classifier import Classifier
@@ -126,3 +126,83 @@ def test_no_step_waits_for_the_device_between_looks():
         trainer.fit(Classifier(toy_net(), NAMES, ADAM), datamodule=ToyDataModule())
     # every log_every_n_steps and at the end of the epoch; 0 is the set-up
     assert set(waits.steps) - {0} == {4, 6}
+
+
+def one_step(labels: torch.Tensor | None = None, **settings) -> tuple[torch.Tensor, torch.Tensor, nn.Sequential]:
+    """The gradient of the weights from one batch, that batch's losses, and the net before the step."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 3))
+    data = ToyDataModule()
+    if labels is not None:
+        data.on_after_batch_transfer = lambda batch, _: (data.normalize(batch[0]), labels)
+    gradients = []
+
+    class Gradient(pl.Callback):
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+            gradients.append(pl_module.net[1].weight.grad.clone())
+
+    before = copy.deepcopy(net)
+    classifier = Classifier(net, NAMES, ADAM, **settings)
+    trainer = toy_trainer(max_steps=1, limit_val_batches=0, callbacks=[Gradient()])
+    trainer.fit(classifier, datamodule=data)
+    order = torch.randperm(48, generator=torch.Generator().manual_seed(0))[:8]
+    where = data.train.indices[order]
+    logits = before(data.normalize(data.images.train_images[where]))
+    return gradients[0], F.cross_entropy(logits, data.images.train_labels[where], reduction="none"), before
+
+
+def gradient(loss: torch.Tensor, net: nn.Sequential) -> torch.Tensor:
+    (found,) = torch.autograd.grad(loss, next(iter(net[1].parameters())))
+    return found
+
+
+def test_label_smoothing_gives_a_part_of_each_label_to_all_classes():
+    torch.manual_seed(0)
+    found, losses, net = one_step(label_smoothing=0.3)
+    data = ToyDataModule()
+    data.setup()
+    where = data.train.indices[torch.randperm(48, generator=torch.Generator().manual_seed(0))[:8]]
+    even = -net(data.normalize(data.images.train_images[where])).log_softmax(1).mean(1)
+    torch.testing.assert_close(found, gradient((0.7 * losses + 0.3 * even).mean(), net))
+
+
+@pytest.mark.parametrize(("weight_decay_on", "penalized"), [("all", "both"), ("weights", "weights")])
+def test_l1_adds_the_sign_of_each_parameter(weight_decay_on, penalized):
+    found, losses, net = one_step(l1=0.01, weight_decay_on=weight_decay_on)
+    torch.testing.assert_close(found, gradient(losses.mean(), net) + 0.01 * next(iter(net[1].parameters())).sign())
+    classifier = Classifier(net, NAMES, ADAM, l1=0.01, weight_decay_on=weight_decay_on)
+    assert len(classifier._penalized) == (2 if penalized == "both" else 1)
+
+
+def test_labels_may_be_shares_of_classes():
+    shares = torch.softmax(torch.randn(8, 3, generator=torch.Generator().manual_seed(1)), 1)
+    found, _, net = one_step(labels=shares)
+    data = ToyDataModule()
+    data.setup()
+    where = data.train.indices[torch.randperm(48, generator=torch.Generator().manual_seed(0))[:8]]
+    loss = -(shares * net(data.normalize(data.images.train_images[where])).log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(found, gradient(loss, net))
+
+
+def test_the_metrics_of_mixed_labels_are_of_the_largest_share():
+    classifier = Classifier(toy_net(), NAMES, ADAM)
+    shares = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]])
+    classifier._look((torch.randn(2, 3, 4, 4), shares), "train")
+    assert classifier._seen["train"].take()[1].tolist() == [1, 0]
+
+
+def test_flips_at_the_test_have_a_metric_of_their_own():
+    torch.manual_seed(1)
+    data, net = ToyDataModule(toy_images(test=600)), toy_net()
+    with_flips, without = (Classifier(net, NAMES, ADAM, test_flips=flips) for flips in (True, False))
+    trainer = toy_trainer()
+    trainer.test(with_flips, datamodule=data, verbose=False)
+    found = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    trainer.test(without, datamodule=data, verbose=False)
+    plain = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    images = data.normalize(data.images.test_images)
+    with torch.no_grad():
+        logits = (net.eval()(images) + net(images.flip(3))) / 2
+    accuracy = float((logits.argmax(1) == data.images.test_labels).float().mean())
+    assert found == pytest.approx({**plain, "test/flip_accuracy": accuracy})
+    assert accuracy != plain["test/accuracy"]

@@ -92,11 +92,12 @@ def test_metrics(trainer: pl.Trainer) -> dict[str, float | None]:
 def log_hyperparameters(cfg: DictConfig, record: RunRecord, trainer: pl.Trainer) -> None:
     """What TensorBoard's HPARAMS compares; it takes final metrics only together with the hyperparameters."""
     values: dict[str, Any] = {
-        group: record.choices[group] for group in ("data", "augmentation", "model", "optimizer", "scheduler")
+        group: record.choices[group]
+        for group in ("data", "augmentation", "model", "optimizer", "scheduler", "averaging")
     }
     for group in ("model", "optimizer"):
         values |= {f"{group}.{key}": value for key, value in record.config[group].items() if not key.startswith("_")}
-    keys = ("seed", "data.batch_size", "trainer.max_epochs", "weight_decay_on")
+    keys = ("seed", "data.batch_size", "trainer.max_epochs", "weight_decay_on", "label_smoothing", "l1")
     values |= {key: OmegaConf.select(cfg, key) for key in keys}
     metrics = {f"test/{name}": record.test[f"test/{name}"] for name in SHOWN if record.test}
     metrics |= {f"val/best_{name}": record.best[f"val/{name}"] for name in SHOWN if f"val/{name}" in record.best}

@@ -35,13 +35,14 @@ METRICS = {
     "f1": Metric(),  # the mean over classes
     "ece": Metric(higher_is_better=False),  # expected calibration error
 }
+AT_TEST = {"flip_accuracy": Metric()}  # with test_flips=true; `Classifier.on_test_epoch_end` computes it
 # what other programs log: a comparison reads them, but `measure` does not compute them
 OTHERS = {
     "error": Metric(higher_is_better=False),
     "perplexity": Metric(higher_is_better=False, is_fraction=False),
     "return": Metric(is_fraction=False),  # of an episode
 }
-KNOWN = METRICS | OTHERS
+KNOWN = METRICS | AT_TEST | OTHERS
 SHOWN = ("loss", "accuracy")  # where there is room for two
 OVER_CLASSES = ("accuracy",)  # also measured for each class
 # what a comparison draws over the epochs; `lr` is no metric, but a column of metrics.csv

@@ -1,4 +1,4 @@
-"""What records and checkpoints of earlier versions call by other names. Whoever reads one gets today's."""
+"""What records and checkpoints of earlier versions lack or call by other names. Whoever reads one gets today's."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ TARGETS = {
     "optbench.callbacks.figures.Figures": "optbench.callbacks.tensorboard_figures.Figures",
 }
 KEYS = {"callbacks.checkpoint": "callbacks.last_checkpoint"}
+ADDED = {"averaging": None, "label_smoothing": 0.0, "l1": 0.0, "test_flips": False}  # and what runs did without
 CALLBACKS = {"Stopwatch": "EpochHistory"}  # whose states a checkpoint has
 
 
@@ -16,7 +17,7 @@ def updated_configuration(config: Any, path: str = "") -> Any:
         return [updated_configuration(item, path) for item in config]
     if not isinstance(config, dict):
         return config
-    updated = {}
+    updated = dict(ADDED) if not path and "trainer" in config else {}
     for key, value in config.items():
         here = f"{path}.{key}".lstrip(".")
         if key == "_target_" and isinstance(value, str):

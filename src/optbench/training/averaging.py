@@ -1,4 +1,8 @@
-"""Optimizers that train with one set of weights and are evaluated with another: Schedule-Free (Defazio et al. 2024)."""
+"""Training with one set of weights, and evaluating another: averages of them.
+
+Schedule-Free optimizers (Defazio et al. 2024) average by themselves; `averaging=ema` and `averaging=swa` do
+it for any other.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -8,7 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import update_bn
 
+from optbench.records.wording import is_number
+
 State = dict[str, Tensor]
+Batches = Callable[[], Iterable[Tensor]]
 
 
 def averages(optimizer: Any) -> bool:
@@ -17,29 +24,26 @@ def averages(optimizer: Any) -> bool:
 
 
 class EvaluatedWeights:
-    """The weights to evaluate, and BatchNorm's statistics for them, beside those that training goes on with.
+    """The weights to evaluate, beside those that training goes on with.
 
-    `optimizer.eval()` computes the first from the second, `optimizer.train()` computes them back, which rounds. Here
-    training goes on with the very weights that it had, so a validation or a checkpoint more changes no number.
-
-    Args:
-        batches: the images from which BatchNorm's statistics are taken: in training it has seen other weights.
+    Validation and checkpoints see the first. Training goes on with the very weights that it had, so a validation or a
+    checkpoint more changes no number.
     """
 
-    def __init__(self, net: nn.Module, optimizer: Optimizer, batches: Callable[[], Iterable[Tensor]]) -> None:
-        self.net, self.optimizer, self.batches = net, optimizer, batches
+    def __init__(self, net: nn.Module) -> None:
+        self.net = net
         self._step, self._evaluated, self._trained = -1, State(), State()
-        optimizer.train()  # type: ignore[attr-defined]
+
+    def compute(self) -> State:
+        """The weights to evaluate. It may leave anything in the net, which gets its own weights back."""
+        raise NotImplementedError
 
     def at(self, step: int) -> State:
         """What to evaluate after so many steps; the net keeps what it trains with."""
         if step != self._step:
             with torch.inference_mode(False), torch.no_grad():  # Lightning validates in inference mode
                 trained = copy_of(self.net)
-                self.optimizer.eval()  # type: ignore[attr-defined]
-                update_bn(self.batches(), self.net)
-                self._evaluated, self._step = copy_of(self.net), step
-                self.optimizer.train()  # type: ignore[attr-defined]
+                self._evaluated, self._step = self.compute(), step
                 self.net.load_state_dict(trained)
         return self._evaluated
 
@@ -53,6 +57,130 @@ class EvaluatedWeights:
     def hide(self) -> None:
         with torch.inference_mode(False):
             self.net.load_state_dict(self._trained)
+
+
+class OptimizersAverage(EvaluatedWeights):
+    """The average that a Schedule-Free optimizer has, with BatchNorm's statistics for it.
+
+    `optimizer.eval()` computes it from the weights that train, `optimizer.train()` computes them back, which rounds:
+    here they are kept instead.
+
+    Args:
+        batches: the images from which BatchNorm's statistics are taken: in training it has seen other weights.
+    """
+
+    def __init__(self, net: nn.Module, optimizer: Optimizer, batches: Batches) -> None:
+        super().__init__(net)
+        self.optimizer, self.batches = optimizer, batches
+        optimizer.train()  # type: ignore[attr-defined]
+
+    def compute(self) -> State:
+        self.optimizer.eval()  # type: ignore[attr-defined]
+        update_bn(self.batches(), self.net)
+        evaluated = copy_of(self.net)
+        self.optimizer.train()  # type: ignore[attr-defined]
+        return evaluated
+
+
+class Average(EvaluatedWeights):
+    """An average of the weights after each step.
+
+    Not Lightning's WeightAveraging: it leaves the average out of checkpoints that hold weights alone, such as
+    best.ckpt, and torch's AveragedModel makes the host wait for the device at each step.
+
+    Attributes:
+        count: of how many steps it is the average so far; with none it is the net's own weights.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.average, self.count = State(), 0
+
+    def weight(self, step: int) -> float | None:
+        """How much the weights after this step count in the average; None: not at all, and there is no average yet."""
+        raise NotImplementedError
+
+    def take(self, step: int) -> None:
+        """Let the weights after `step` steps into the average."""
+        weight = self.weight(step)
+        if weight is None:
+            return
+        self.count += 1
+        state = self.net.state_dict()
+        if not self.average:
+            self.average = {name: tensor.clone() for name, tensor in state.items()}
+            return
+        for name, tensor in state.items():
+            if tensor.is_floating_point():
+                self.average[name].lerp_(tensor, weight)
+            else:  # how many batches BatchNorm has seen
+                self.average[name].copy_(tensor)
+
+    def compute(self) -> State:
+        if self.average:
+            self.net.load_state_dict(self.average)
+        return copy_of(self.net)
+
+    def resume(self, average: State, count: int) -> None:
+        """Go on from what a checkpoint holds."""
+        self.count = count
+        if count:
+            device = next(self.net.parameters()).device
+            self.average = {name: tensor.to(device, copy=True) for name, tensor in average.items()}
+
+
+class MovingAverage(Average):
+    """The exponential moving average of weights and of BatchNorm's statistics (`averaging=ema`).
+
+    After t steps the last weights count 1 - min(decay, t / (t + 9)), so that the first ones are soon forgotten.
+
+    Raises:
+        ValueError: for a decay outside (0, 1).
+    """
+
+    def __init__(self, net: nn.Module, batches: Batches, total_steps: int, decay: float) -> None:
+        if not is_number(decay) or not 0 < decay < 1:
+            raise ValueError(
+                f"averaging.decay={decay} must be between 0 and 1: what the average keeps of itself at a step, for "
+                "example 0.999."
+            )
+        super().__init__(net)
+        self.decay = decay
+
+    def weight(self, step: int) -> float:
+        return 1 - min(self.decay, step / (step + 9))
+
+
+class TailAverage(Average):
+    """The plain mean of the weights of the last steps (`averaging=swa`; Izmailov et al. 2018).
+
+    Until then the weights themselves are evaluated. BatchNorm's statistics are taken anew from training images, because
+    those of other weights do not fit.
+
+    Args:
+        start: the fraction of all steps after which it begins.
+
+    Raises:
+        ValueError: for a start outside [0, 1).
+    """
+
+    def __init__(self, net: nn.Module, batches: Batches, total_steps: int, start: float) -> None:
+        if not is_number(start) or not 0 <= start < 1:
+            raise ValueError(
+                f"averaging.start={start} must be in [0, 1): the fraction of all steps before the average."
+            )
+        super().__init__(net)
+        self.batches, self.first = batches, int(start * total_steps) + 1
+
+    def weight(self, step: int) -> float | None:
+        return 1 / (self.count + 1) if step >= self.first else None
+
+    def compute(self) -> State:
+        evaluated = super().compute()
+        if not self.average:
+            return evaluated
+        update_bn(self.batches(), self.net)
+        return copy_of(self.net)
 
 
 def copy_of(net: nn.Module) -> State:

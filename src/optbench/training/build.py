@@ -90,6 +90,10 @@ def build_classifier(cfg: DictConfig, net: nn.Module, classes: tuple[str, ...]) 
         monitor=cfg.monitor,
         weight_decay_on=cfg.weight_decay_on,
         seed=cfg.seed,
+        label_smoothing=cfg.label_smoothing,
+        l1=cfg.l1,
+        average=instantiate(cfg.averaging, _convert_="all"),
+        test_flips=cfg.test_flips,
     )
 
 

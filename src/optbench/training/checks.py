@@ -67,7 +67,14 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
                 f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a fraction of them "
                 "above 0.0 and up to 1.0."
             )
-    for key in ("compile", "compare"):
+    if not (is_number(cfg.label_smoothing) and 0 <= cfg.label_smoothing < 1):
+        raise ValueError(
+            f"label_smoothing={cfg.label_smoothing} must be in [0, 1): the fraction of a label that goes to all "
+            "classes alike."
+        )
+    if not (is_number(cfg.l1) and cfg.l1 >= 0):
+        raise ValueError(f"l1={cfg.l1} must be a number of at least 0.")
+    for key in ("compile", "compare", "test_flips"):
         if type(cfg[key]) is not bool:
             raise ValueError(f"{key}={cfg[key]} must be true or false.")
     layers = OmegaConf.select(cfg, "model.layers")
@@ -75,6 +82,11 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
         raise ValueError(
             f"model.dropout={cfg.model.dropout} has no effect: no layer of model.layers says dropout. Leave it out, or "
             "name the layers that drop units, for example 'model.layers=[512 relu dropout, 256 relu]'."
+        )
+    if cfg.test_weights in ("ema", "swa"):
+        raise ValueError(
+            f"test_weights={cfg.test_weights}: type averaging={cfg.test_weights}. The average is then validated, and "
+            "test_weights=best or last is that of the best epoch, or where training ended."
         )
     if cfg.test_weights not in ("best", "last", "none"):
         raise ValueError(f"test_weights={cfg.test_weights} is not known: use best, last or none.")
@@ -140,6 +152,8 @@ def check_optimizer(classifier: Classifier, trainer: DictConfig) -> Optimizer:
     """
     optimizer = build_optimizer(classifier.optimizer, classifier.net, classifier.weight_decay_on)
     name = type(optimizer).__name__
+    if averages(optimizer) and classifier.average:
+        raise ValueError(f"averaging: {name} averages the weights by itself. Use averaging=none.")
     if getattr(optimizer, "two_passes", False):
         if trainer.accumulate_grad_batches > 1:
             raise ValueError(
