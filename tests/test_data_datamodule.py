@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from conftest import ToyDataModule, toy_images
-from optbench.data.augmentation import CropFlip
+from optbench.data.augmentation import Augmentation, CropFlip, Cutout, MixUp
 from optbench.data.datamodule import as_fetched
 from optbench.data.imageset import ImageSet
+from optbench.training.randomness import batch_seed
 
 
 def ready(images: ImageSet | None = None, **settings) -> ToyDataModule:
@@ -175,8 +176,68 @@ def test_evaluation_meets_every_image_once(replicas):
         assert seen[0] == expected[::replicas]
 
 
+class Noted(Augmentation):
+    """Writes down what it gets, and draws a number."""
+
+    def __init__(self, name: str, notes: list, on_pixels: bool = False, mixes: bool = False) -> None:
+        self.name, self.notes, self.on_pixels, self.mixes = name, notes, on_pixels, mixes
+
+    def check(self, height: int, width: int) -> None:
+        self.notes.append((self.name, height, width))
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        self.notes.append((self.name, images.dtype, labels.dtype, float(torch.rand((), generator=generator))))
+        return images, labels
+
+
+def test_pixels_come_first_and_each_stage_has_the_order_of_the_list():
+    notes: list = []
+    parts = [Noted("a", notes), Noted("b", notes, on_pixels=True), Noted("c", notes), Noted("d", notes, on_pixels=True)]
+    data = ready(augmentation=parts)
+    assert notes == [(name, 4, 4) for name in "abcd"] and not data.mixes
+    notes.clear()
+    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    data.trainer = process(1, 0)
+    images, labels = data.on_after_batch_transfer(raw, 0)
+    assert torch.equal(images, data.normalize(raw[0])) and labels is raw[1]
+    generator = torch.Generator().manual_seed(batch_seed(data.order_seed, data.trainer, stream=1))
+    draws = [float(torch.rand((), generator=generator)) for _ in range(4)]  # one generator for all, in their order
+    assert notes == [
+        ("b", torch.uint8, torch.int64, draws[0]),
+        ("d", torch.uint8, torch.int64, draws[1]),
+        ("a", torch.float32, torch.int64, draws[2]),
+        ("c", torch.float32, torch.int64, draws[3]),
+    ]
+
+
+def test_labels_are_rows_where_one_part_mixes():
+    notes: list = []
+    data = ready(augmentation=[Noted("first", notes), Noted("mix", notes, mixes=True)])
+    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    data.trainer = process(1, 0)
+    _, labels = data.on_after_batch_transfer(raw, 0)
+    assert data.mixes and [note[2] for note in notes[2:]] == [torch.float32] * 2
+    assert labels.shape == (8, 3) and torch.equal(labels.argmax(1), raw[1])
+    data.trainer = process(1, 0, training=False)
+    assert data.on_after_batch_transfer(raw, 0)[1] is raw[1]
+
+
+def test_each_process_mixes_its_own_rows():
+    data = ready(numbered(60), augmentation=[MixUp(1.0)])
+    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    mixed = []
+    for rank in range(2):
+        data.trainer = process(2, rank)
+        images, labels = data.on_after_batch_transfer((raw[0][rank::2], raw[1][rank::2]), 0)
+        own = data.normalize(raw[0][rank::2])
+        share = float(labels[0, rank])
+        torch.testing.assert_close(images, share * own + (1 - share) * own.roll(1, 0))
+        mixed.append(share)
+    assert mixed[0] != mixed[1]
+
+
 def test_only_training_batches_are_augmented():
-    data = ready(augmentation=CropFlip(2, 0.5))
+    data = ready(augmentation=[CropFlip(2, 0.5)])
     raw = data.images.train_images[:8], data.images.train_labels[:8]
 
     def batch(rank: int = 0, training: bool = True, step: int = -1) -> Tensor:
@@ -192,13 +253,38 @@ def test_only_training_batches_are_augmented():
     assert not torch.equal(batch(step=0), first) and not torch.equal(batch(rank=1), first)
     data.order_seed = 1
     assert not torch.equal(batch(), first)
-    data.augmentation = None
+    data.augmentation = []
     assert torch.equal(batch(), plain)
+
+
+def test_crop_flip_alone_is_what_it_was_before_there_were_lists():
+    """Of one seed and batch: the rows, columns and flips of earlier versions."""
+    data = ready(augmentation=[CropFlip(1, 0.5)])
+    data.trainer = process(1, 0)
+    numbers = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).expand(8, 3, 4, 4)
+    out, labels = data.on_after_batch_transfer((numbers, torch.arange(8)), 0)
+    assert torch.equal(labels, torch.arange(8))
+    corners = ((out[:, 0, 1:3, 1:3] + 1) * 127.5).round().int().flatten(1)
+    assert corners.tolist() == [
+        [5, 4, 9, 8],
+        [9, 8, 13, 12],
+        [7, 6, 11, 10],
+        [11, 10, 15, 14],
+        [0, 1, 4, 5],
+        [8, 9, 12, 13],
+        [6, 5, 10, 9],
+        [7, 6, 11, 10],
+    ]
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        (
+            {"batch_size": 1, "augmentation": [MixUp(1.0)]},
+            "data.batch_size=1 has no two images that the augmentation could mix. Use at least data.batch_size=2, or",
+        ),
+        ({"augmentation": [Cutout(5, 1.0)]}, "augmentation.cutout.size=5 is larger than the images, which are 4 x 4"),
         *(
             ({"batch_size": value}, f"data.batch_size={value} must be a whole number of at least 1.")
             for value in (0, -8, 2.5, "many", True)
@@ -231,7 +317,7 @@ def test_only_training_batches_are_augmented():
     ],
 )
 def test_what_is_refused(settings, sentence):
-    with pytest.raises(ValueError, match="data") as error:
+    with pytest.raises(ValueError, match=r"data|augmentation") as error:
         ready(**settings)
     assert str(error.value).startswith(sentence)
 

@@ -27,6 +27,7 @@ def test_a_record_of_an_earlier_version_has_todays_names(tmp_path):
             "checkpoint": {"_target_": "optbench.callbacks.last_checkpoint.LastCheckpoint", "every_n_steps": 3},
             "figures": {"_target_": "optbench.callbacks.figures.Figures", "examples": 4},
         },
+        "augmentation": {"_target_": "optbench.data.augmentation.CropFlip", "padding": 2, "flip": 0.5},
         "checkpoint": 1,
         "mine": [{"_target_": "optbench.callbacks.figures.Figures"}],
     }
@@ -42,6 +43,9 @@ def test_a_record_of_an_earlier_version_has_todays_names(tmp_path):
         "callbacks": {
             "last_checkpoint": {"_target_": "optbench.callbacks.last_checkpoint.LastCheckpoint", "every_n_steps": 3},
             "figures": {"_target_": "optbench.callbacks.tensorboard_figures.Figures", "examples": 4},
+        },
+        "augmentation": {
+            "crop_flip": {"_target_": "optbench.data.augmentation.CropFlip", "padding": 2, "flip": 0.5},
         },
         "checkpoint": 1,
         "mine": [{"_target_": "optbench.callbacks.tensorboard_figures.Figures"}],

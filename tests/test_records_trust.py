@@ -62,7 +62,8 @@ def refused(result, *words: str) -> None:
 EVALUATED = [
     ("model", lambda marker: payload(marker), "model._target_ is torch.utils.collect_env.run"),
     ("data", lambda marker: payload(marker), "data._target_ is"),
-    ("augmentation", lambda marker: payload(marker), "augmentation._target_ is"),
+    ("augmentation", lambda marker: payload(marker), "augmentation.run._target_ is"),  # as earlier versions had it
+    ("augmentation", lambda marker: {"mine": payload(marker)}, "augmentation.mine._target_ is"),
     (
         "model",
         lambda marker: {
@@ -245,7 +246,7 @@ def test_compare_builds_nothing(command, tmp_path, marker):
 
 
 def test_what_a_user_trusts_is_built(command, run_folder, marker):
-    plant(run_folder, "augmentation", payload(marker))
+    plant(run_folder, "augmentation", {"mine": payload(marker)})
     result = command("evaluate", f"run={run_folder}", f"trust={RUN}")
     assert marker.exists(), result.err
     marker.unlink()

@@ -61,7 +61,7 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
     history.path = build.metrics_path(cfg)
     loggers = build.build_loggers(cfg, step)
     trainer = build.build_trainer(cfg, session.folder, [history, *build.build_callbacks(cfg)], loggers)
-    check_trainer(trainer, cfg, net)
+    check_trainer(trainer, cfg, net, data.mixes)
     record.device = provenance.describe_device(trainer)
 
     with supervise_ranks(trainer, session.folder):

@@ -154,6 +154,10 @@ def typed_arguments(*keys: str) -> str:
     return ""
 
 
+def choices_of(group: str) -> list[str]:
+    return sorted(file.stem for file in (PROJECT / "configs" / group).glob("*.yaml"))
+
+
 def explain_override(error: HydraException) -> str:
     """Hydra's complaint about the command line, with the nearest existing name."""
     text, cause = str(error).splitlines()[0].rstrip("."), error.__cause__
@@ -161,7 +165,7 @@ def explain_override(error: HydraException) -> str:
         return explain_configuration(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        known = error.options or sorted(file.stem for file in (PROJECT / "configs" / group).glob("*.yaml"))
+        known = error.options or choices_of(group)
         return f"{group}={name} is not known{near(name, known)} The choices of {group} are: {', '.join(known)}."
     if isinstance(error, OverrideParseException):
         key, equals, value = str(error.override).partition("=")
@@ -191,6 +195,12 @@ def explain_configuration(error: OmegaConfBaseException) -> str:
     if "is not in struct" in text and isinstance(parent, DictConfig):
         place, _, word = key.rpartition(".")
         keys = [str(name) for name in parent if name not in HIDDEN]
+        if not keys and (choices := choices_of(place)):
+            return (
+                f"{key} is not a key of the configuration, because {place}=none has none. Choose one, as in "
+                f"{place}={choices[0]}, and see its keys with --cfg job. The choices of {place} are: "
+                f"{', '.join(choices)}."
+            )
         known = {path.rpartition(".")[2]: path for path in keys_below(root_of(parent))}
         known |= {name: f"{place}.{name}".lstrip(".") for name in keys}
         return (

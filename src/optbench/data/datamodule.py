@@ -2,21 +2,22 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from optbench.data.augmentation import Augmentation
 from optbench.data.imageset import ImageSet
 from optbench.training.lightning_internals import batches_done_before_restart
 from optbench.training.randomness import batch_seed
 
 Batch = tuple[Tensor, Tensor]
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class Images(Dataset):
@@ -72,7 +73,8 @@ class TrainOrder(DistributedSampler):
 class ImageDataModule(pl.LightningDataModule):
     """Images stay uint8 in memory; a batch becomes float, scaled and augmented on the device.
 
-    Subclasses say where the images come from (`load`). Batches are `(B, 3, H, W)` float32 and `(B,)` int64.
+    Subclasses say where the images come from (`load`). Batches are `(B, 3, H, W)` float32 and `(B,)` int64; labels of
+    training batches that are mixed are rows `(B, classes)` float32 that sum to 1.
 
     Args:
         batch_size: images a step, over all devices. A last batch of a single image is dropped, because BatchNorm
@@ -81,6 +83,7 @@ class ImageDataModule(pl.LightningDataModule):
         order_seed: shuffles the training images and draws the augmentation; both depend only on it and the epoch.
         normalization: `symmetric` scales to [-1, 1], `standard` by channel means and deviations of (some
             10,000 of) the training images.
+        augmentation: of training batches, in this order: first those on pixels, then the others.
 
     Raises:
         ValueError: from the constructor or from `setup`, for a value that is not allowed.
@@ -99,7 +102,7 @@ class ImageDataModule(pl.LightningDataModule):
         split_seed: int,
         order_seed: int,
         normalization: str,
-        augmentation: Augmentation | None = None,
+        augmentation: Sequence[Augmentation] = (),
     ) -> None:
         super().__init__()
         if type(batch_size) is not int or batch_size < 1:
@@ -115,8 +118,13 @@ class ImageDataModule(pl.LightningDataModule):
             if type(value) is not int or value < 0:
                 raise ValueError(f"data.{key}={value} must be a whole number of at least 0.")
         self.batch_size, self.val_size, self.split_seed = batch_size, val_size, split_seed
-        self.normalization, self.augmentation = normalization, augmentation
-        self.order_seed = order_seed
+        self.normalization, self.order_seed = normalization, order_seed
+        self.augmentation = list(augmentation)
+        if batch_size < 2 and self.mixes:
+            raise ValueError(
+                f"data.batch_size={batch_size} has no two images that the augmentation could mix. Use at least "
+                "data.batch_size=2, or leave out mixup and cutmix."
+            )
 
     @abstractmethod
     def load(self) -> ImageSet:
@@ -146,6 +154,13 @@ class ImageDataModule(pl.LightningDataModule):
         self.val = Images(images.train_images, images.train_labels, val)
         self.test = Images(images.test_images, images.test_labels, torch.arange(len(images.test_images)))
         self.scale, self.shift = self._normalization(images.train_images[train[:: max(1, len(train) // 10_000)]])
+        for part in self.augmentation:
+            part.check(*self.image_shape[1:])
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels of training batches are rows `(B, classes)`."""
+        return any(part.mixes for part in self.augmentation)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -172,10 +187,16 @@ class ImageDataModule(pl.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         images, labels = batch
         assert self.trainer is not None
-        images = self.normalize(images)
-        if self.augmentation is not None and self.trainer.training:
-            generator = torch.Generator().manual_seed(batch_seed(self.order_seed, self.trainer, stream=1))
-            images = self.augmentation(images, generator)
+        if not self.trainer.training or not self.augmentation:
+            return self.normalize(images), labels
+        generator = torch.Generator().manual_seed(batch_seed(self.order_seed, self.trainer, stream=1))
+        if self.mixes:
+            labels = F.one_hot(labels, len(self.classes)).float()
+        for on_pixels in (True, False):
+            for part in self.augmentation:
+                if part.on_pixels is on_pixels:
+                    images, labels = part(images, labels, generator)
+            images = self.normalize(images) if on_pixels else images
         return images, labels
 
     def train_order(self) -> TrainOrder:
@@ -228,7 +249,7 @@ class CIFAR10DataModule(ImageDataModule):
         split_seed: int,
         order_seed: int,
         normalization: str,
-        augmentation: Augmentation | None = None,
+        augmentation: Sequence[Augmentation] = (),
     ) -> None:
         super().__init__(batch_size, val_size, split_seed, order_seed, normalization, augmentation)
         self.root, self.url = str(root or ""), url and str(url)
@@ -255,7 +276,7 @@ class ImageFolderDataModule(ImageDataModule):
         split_seed: int,
         order_seed: int,
         normalization: str,
-        augmentation: Augmentation | None = None,
+        augmentation: Sequence[Augmentation] = (),
     ) -> None:
         super().__init__(batch_size, val_size, split_seed, order_seed, normalization, augmentation)
         for key, value in {"image_size": image_size, "test_size": test_size, "workers": workers}.items():
@@ -291,7 +312,7 @@ class ShapesDataModule(ImageDataModule):
         split_seed: int,
         order_seed: int,
         normalization: str,
-        augmentation: Augmentation | None = None,
+        augmentation: Sequence[Augmentation] = (),
     ) -> None:
         super().__init__(batch_size, val_size, split_seed, order_seed, normalization, augmentation)
         for key, value in {"train_size": train_size, "test_size": test_size}.items():

@@ -1,5 +1,6 @@
 """What records and checkpoints of earlier versions lack or call by other names. Whoever reads one gets today's."""
 
+import re
 from typing import Any
 
 TARGETS = {
@@ -13,6 +14,8 @@ CALLBACKS = {"Stopwatch": "EpochHistory"}  # whose states a checkpoint has
 
 def updated_configuration(config: Any, path: str = "") -> Any:
     """The same configuration in today's words."""
+    if path == "augmentation" and isinstance(config, dict) and isinstance(config.get("_target_"), str):
+        config = {entry_name(config["_target_"]): config}  # one augmentation, before there could be several
     if isinstance(config, list):
         return [updated_configuration(item, path) for item in config]
     if not isinstance(config, dict):
@@ -25,6 +28,11 @@ def updated_configuration(config: Any, path: str = "") -> Any:
         if here != "logger.csv._target_":  # metrics.csv is no logger any more
             updated[KEYS.get(here, here).rpartition(".")[2]] = updated_configuration(value, here)
     return updated
+
+
+def entry_name(target: str) -> str:
+    """`crop_flip` of `optbench.data.augmentation.CropFlip`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", target.rpartition(".")[2]).lower()
 
 
 def updated_checkpoint(checkpoint: dict[str, Any]) -> dict[str, Any]:

@@ -177,10 +177,12 @@ def earlier_record(cfg: DictConfig, folder: Path) -> RunRecord | None:
 def new_record(cfg: DictConfig) -> RunRecord:
     """What is known before a run does anything."""
     hydra = HydraConfig.get()
+    choices = {group: str(name) for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")}
+    entries = [name for name, entry in (cfg.augmentation or {}).items() if entry]  # Hydra keeps no list of choices
     return RunRecord(
         started=provenance.now(),
         overrides=list(hydra.overrides.task),
-        choices={group: str(name) for group, name in hydra.runtime.choices.items() if not group.startswith("hydra/")},
+        choices={**choices, "augmentation": "+".join(map(str, entries)) or "none"},
         monitor=cfg.monitor,
         seed=cfg.seed,
         versions=provenance.versions(),

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import nn
 
+from optbench.data.augmentation import Augmentation
 from optbench.data.datamodule import ImageDataModule
 from optbench.data.imageset import ImageSet
 from optbench.distributed.batchnorm import WholeBatchNorm
@@ -50,7 +51,7 @@ def source_of(data: Mapping[str, Any]) -> str:
 
 def read_ahead(data: Mapping[str, Any]) -> None:
     """Read the images of a source, and hash them."""
-    module: ImageDataModule = instantiate(dict(data), augmentation=None, _convert_="all")
+    module: ImageDataModule = instantiate(dict(data), _convert_="all")
     module.prepare_data()
     images = module.load()
     images.sha256  # noqa: B018  # kept in the ImageSet
@@ -58,13 +59,33 @@ def read_ahead(data: Mapping[str, Any]) -> None:
 
 
 def build_data(cfg: DictConfig) -> ImageDataModule:
-    augmentation = instantiate(cfg.augmentation, _convert_="all")
-    data: ImageDataModule = instantiate(cfg.data, augmentation=augmentation, _convert_="all")
+    data: ImageDataModule = instantiate(cfg.data, augmentation=build_augmentation(cfg), _convert_="all")
     source: Any = OmegaConf.to_container(cfg.data, resolve=True)
     data.read_ahead = images_read.get(source_of(source))
     data.prepare_data()
     data.setup()
     return data
+
+
+def build_augmentation(cfg: DictConfig) -> list[Augmentation]:
+    """The entries in their order; null is none.
+
+    Raises:
+        ValueError: for an entry that is no augmentation.
+    """
+    built = []
+    for name, entry in (cfg.augmentation or {}).items():
+        if entry is None:
+            continue
+        part = instantiate(entry, _convert_="all") if isinstance(entry, DictConfig) else entry
+        if not isinstance(part, Augmentation):
+            raise ValueError(
+                f"augmentation.{name}={OmegaConf.select(cfg, f'augmentation.{name}._target_', default=entry)} is no "
+                "subclass of optbench.data.augmentation.Augmentation, which docs/augmentation.md shows how to write. "
+                f"augmentation.{name}=null turns it off."
+            )
+        built.append(part)
+    return built
 
 
 def build_net(cfg: DictConfig, image_shape: tuple[int, int, int], classes: Sequence[str]) -> nn.Module:

@@ -110,8 +110,12 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
         )
 
 
-def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
-    """Refuse what depends on how many devices there are."""
+def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module, mixes: bool) -> None:
+    """Refuse what depends on how many devices there are.
+
+    Args:
+        mixes: whether the augmentation mixes images.
+    """
     if is_multirun() and trainer.world_size > 1:
         raise ValueError(
             f"trainer.devices={cfg.trainer.devices} with -m: the processes of one run would start the sweep again. Use "
@@ -121,6 +125,11 @@ def check_trainer(trainer: pl.Trainer, cfg: DictConfig, net: nn.Module) -> None:
         raise ValueError(
             f"data.batch_size={cfg.data.batch_size} cannot be divided evenly among {trainer.world_size} devices: "
             f"use a multiple of {trainer.world_size}."
+        )
+    if mixes and cfg.data.batch_size < 2 * trainer.world_size:
+        raise ValueError(
+            f"data.batch_size={cfg.data.batch_size} leaves each of {trainer.world_size} devices one image, and mixup "
+            f"and cutmix mix the images of one device. Use at least data.batch_size={2 * trainer.world_size}."
         )
     batchnorm = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in net.modules())
     if batchnorm and cfg.data.batch_size < 2:

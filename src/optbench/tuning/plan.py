@@ -174,10 +174,12 @@ def make_contestant(
     """One combination of what the command varies, with its space and its defaults."""
     choices = cfg.hydra.runtime.choices
     optimizer = str(choices["optimizer"])
+    groups = {*choices, "augmentation"}  # Hydra keeps no list of choices
     others = [text for text in overrides if key_of(text) in varied and key_of(text) != "optimizer"]
-    words = [text.partition("=")[2] if key_of(text) in choices else text.rpartition(".")[2] for text in others]
+    words = [text.partition("=")[2] if key_of(text) in groups else text.rpartition(".")[2] for text in others]
+    words = [word[1:-1].replace(",", "+") if re.fullmatch(r"\[[\w,]+\]", word) else word for word in words]
     name = folder_name("_".join([optimizer, *words])) or optimizer
-    typed = {key_of(text) for text in overrides} - set(choices)
+    typed = {key_of(text) for text in overrides} - groups
     space = [
         dimension
         for dimension in read_space(optimizer, given.get(optimizer, {}))
