@@ -252,7 +252,7 @@ def test_color_jitter_of_nothing_changes_nothing():
     assert torch.equal(ColorJitter(0, 0, 0, 0)(images, LABELS, seeded(0))[0], images)
 
 
-def test_mixup_is_a_mixture_with_the_next_image():
+def test_mixup_is_a_mixture_with_the_image_before():
     images, labels = torch.randn(6, 3, 4, 4), F.one_hot(torch.arange(6), 6).float()
     shares = []
     for seed in range(40):
@@ -264,7 +264,7 @@ def test_mixup_is_a_mixture_with_the_next_image():
     assert np.mean(shares) == pytest.approx(0.5, abs=0.2) and np.std(shares) == pytest.approx(0.354, abs=0.1)
 
 
-def test_cutmix_is_a_box_of_the_next_image_and_its_share_of_the_label():
+def test_cutmix_is_a_box_of_the_image_before_and_its_share_of_the_label():
     numbers = torch.arange(6.0)
     images, labels = numbers.view(6, 1, 1, 1).expand(6, 3, 8, 8), F.one_hot(torch.arange(6), 6).float()
     sizes = set()
@@ -284,7 +284,7 @@ def test_mixing_twice_mixes_the_labels_twice():
     generator = seeded(0)
     images, labels = CutMix(1.0)(*MixUp(1.0)(images, labels, generator), generator)
     torch.testing.assert_close(labels.sum(1), torch.ones(8))
-    assert (labels > 0).sum(1).max() == 3  # of the next one but one, too
+    assert (labels > 0).sum(1).max() == 3  # of the one before the one before, too
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimi
         f"optimizer={optimizer}",
         f"scheduler={scheduler}",
         f"callbacks.last_checkpoint.every_n_steps={every_n_steps or 'null'}",
-        "augmentation=crop_flip",
+        "augmentation=[trivial_augment,crop_flip,mixup]",
     ]
     monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)  # the steps of the figures are compared
     if scheduler == "plateau":

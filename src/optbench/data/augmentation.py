@@ -113,7 +113,7 @@ class Cutout(Augmentation):
 
 
 class MixUp(Augmentation):
-    """Each image and its label become a mixture with the next one of the batch (Zhang et al. 2018), which is shuffled.
+    """Each image and label become a mixture with the one before in the batch, which is shuffled (Zhang et al. 2018).
 
     Args:
         alpha: the share is drawn from Beta(alpha, alpha), once for a batch: near 0 or 1 where alpha is small, and
@@ -140,7 +140,7 @@ class MixUp(Augmentation):
 
 
 class CutMix(MixUp):
-    """A box of each image comes from the next one of the batch, and its label by the box's share (Yun et al. 2019).
+    """A box of each image comes from the one before in the batch, and its label by the box's share (Yun et al. 2019).
 
     Args:
         alpha: the share that stays is drawn from Beta(alpha, alpha), the box's place evenly, both once for a batch.
