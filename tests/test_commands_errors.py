@@ -9,14 +9,18 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from lightning_utilities.core.imports import RequirementCache
+from omegaconf import OmegaConf
 from PIL import Image
 
 import typed
 from conftest import OPTIMIZERS, Result
+from optbench.training.checks import check_trainer
 
 Command = Callable[..., Result]
 
@@ -135,6 +139,16 @@ def refused(result: Result, *words: str) -> None:
 def test_one_mistake(train: Command, arguments: str, words: str) -> None:
     given = [arguments] if arguments.startswith("model.layers") else arguments.split()
     refused(train(*given), *words.split(" | "))
+
+
+def test_a_device_with_one_image_has_nothing_to_mix() -> None:
+    cfg = OmegaConf.create({"data": {"batch_size": 2}, "trainer": {"devices": 2}})
+    trainer: Any = SimpleNamespace(world_size=2)
+    check_trainer(trainer, cfg, torch.nn.Linear(1, 1), mixes=False)
+    with pytest.raises(
+        ValueError, match=r"data\.batch_size=2 leaves each of 2 devices one image.*data\.batch_size=4\.$"
+    ):
+        check_trainer(trainer, cfg, torch.nn.Linear(1, 1), mixes=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

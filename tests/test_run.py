@@ -109,6 +109,29 @@ def test_a_sweep_compares_like_with_like(train):
     assert "epoch   1  train/loss" in (folders[0] / "train.log").read_text()
 
 
+def test_lists_of_augmentations_are_one_factor_and_older_records_read(train, command):
+    sweep = train("-m", "augmentation=none,crop_flip,[crop_flip,cutout]", "logger=[csv,tensorboard]")
+    assert sweep.status == 0, sweep.err
+    paths = sorted(sweep.folder.glob("*/summary.json"))
+    summaries = [json.loads(path.read_text()) for path in paths]
+    names = ["none", "crop_flip", "crop_flip+cutout"]
+    assert [summary["choices"]["augmentation"] for summary in summaries] == names
+    assert len({summary["final"]["val/loss"] for summary in summaries}) == 3
+    assert summaries[0]["hashes"] == summaries[2]["hashes"]
+
+    summary = summaries[1]
+    summary["config"]["augmentation"] = summary["config"]["augmentation"]["crop_flip"]  # as it was before lists
+    paths[1].write_text(json.dumps(summary))
+    assert command("evaluate", f"run='{paths[1].parent}'").status == 0
+    compared = command("compare", f"runs={sweep.folder}")
+    assert compared.status == 0, compared.err
+    assert "test/accuracy by augmentation" in compared.out
+    for name in names:
+        assert f"augmentation={name} " in compared.out
+    one = command("compare", f"runs={sweep.folder}", "baseline='augmentation=crop_flip+cutout'")
+    assert one.status == 0, one.err
+
+
 def test_a_run_that_diverges_has_a_result(train):
     result = train("optimizer=sgd", "optimizer.lr=1e38", "trainer.max_epochs=3", "trainer.log_every_n_steps=1")
     assert result.status == 0, result.err

@@ -127,6 +127,18 @@ def test_search_shortlist_and_final(tune, formula):
     assert "The test set is not read." in done.out and "+tuned=adam" in done.out
 
 
+def test_a_list_of_augmentations_is_a_choice(tune, formula):
+    space = "search.adam.augmentation.crop_flip.padding=choice(2, 4)"
+    done = tune("optimizer=adam", "augmentation=crop_flip,[crop_flip,mixup]", "trials=3", "shortlist=1", space)
+    assert done.status == 0, done.err
+    tuning = record_of(done)
+    assert [its.name for its in tuning.contestants] == ["adam_crop_flip", "adam_crop_flip+mixup"]
+    assert all("augmentation.crop_flip.padding" in its.trials[0].values for its in tuning.contestants)
+    assert formula.runs["final/adam_crop_flip+mixup_seed3"]["augmentation"] == "[crop_flip,mixup]"
+    tuned = OmegaConf.load(done.folder / "tuned" / "adam_crop_flip+mixup.yaml")
+    assert list(tuned.augmentation) == ["crop_flip", "mixup"]
+
+
 def test_the_seed_moves_everything(tune):
     first, other = tune("optimizer=sgd"), tune("optimizer=sgd", "seed=10", name="other")
     a, b = record_of(first), record_of(other)
