@@ -51,7 +51,9 @@ class Noise(ImageDataModule):
 def step(names: list[str], batch_size: int) -> Callable[[], Any]:
     """What a training step does to a batch."""
     augmentation: list[Augmentation] = [
-        instantiate(OmegaConf.load(CONFIGS / f"{name}.yaml")[name]) for name in names if name != "none"
+        instantiate(OmegaConf.select(OmegaConf.load(CONFIGS / f"{name}.yaml"), name))
+        for name in names
+        if name != "none"
     ]
     data = Noise(batch_size, 0.1, 0, 0, "symmetric", augmentation)
     data.setup()

@@ -44,7 +44,7 @@ def pixels(count: int, height: int = 12, width: int = 16, seed: int = 0) -> Tens
 
 def configured(name: str) -> Augmentation:
     """What configs/augmentation/<name>.yaml builds."""
-    return instantiate(OmegaConf.load(PROJECT / "configs" / "augmentation" / f"{name}.yaml")[name])
+    return instantiate(OmegaConf.select(OmegaConf.load(PROJECT / "configs" / "augmentation" / f"{name}.yaml"), name))
 
 
 def batch_for(augment: Augmentation, count: int = 32, size: int = 32) -> tuple[Tensor, Tensor]:
