@@ -1,6 +1,8 @@
 """What varies between runs by itself, what varies with it, and what never counts."""
 
-from optbench.comparison.factors import find_factors
+import pandas as pd
+
+from optbench.comparison.factors import configuration_names, contestants_of, find_factors, networks, separate
 from optbench.records.record import RunRecord
 
 
@@ -104,3 +106,78 @@ def test_one_setting_written_in_two_ways() -> None:
     assert find_factors(runs)[1] == {"model.bias": [True, 1]}
     batches = [record(trainer__limit_train_batches=1), record(trainer__limit_train_batches=1.0)]  # one batch; all
     assert find_factors(batches)[1] == {"trainer.limit_train_batches": ["1", "1.0"]}
+
+
+# Networks have keys of their own
+
+
+def net(model: str, *typed: str, optimizer: str = "adam", **config) -> RunRecord:
+    choices = {"model": model, "optimizer": optimizer}
+    return record(f"model={model}", f"optimizer={optimizer}", *typed, choices=choices, **config)
+
+
+def nets() -> list[RunRecord]:
+    """Three networks, of which each has other keys, with two optimizers."""
+    return [
+        net(model, optimizer=optimizer, **config)
+        for model, config in (
+            ("mlp", {"model__layers": ["512 relu"], "model__dropout": 0.2}),
+            ("convnet", {"model__channels": [32, 64]}),
+            ("linear", {"model___target_": "Linear"}),
+        )
+        for optimizer in ("adam", "sgd")
+    ]
+
+
+def test_the_keys_of_networks_are_no_factors_beside_them() -> None:
+    factors = find_factors(nets())
+    assert list(factors.independent) == ["model", "optimizer"] and factors.groups == ["model", "optimizer"]
+    assert set(factors.implied) == {"model.layers", "model.dropout", "model.channels"}
+    names = configuration_names(["model", "optimizer"], factors, nets())
+    assert names == ["mlp adam", "mlp sgd", "convnet adam", "convnet sgd", "linear adam", "linear sgd"]
+    assert networks(factors, nets()) == ["mlp", "mlp", "convnet", "convnet", "linear", "linear"]
+
+
+def test_a_key_that_one_network_has_is_a_part_of_the_network() -> None:
+    """Someone tried two sizes of the MLP, beside a network that has no layers to set."""
+    runs = [
+        net("mlp", f"model.layers={size}", optimizer=optimizer, model__layers=size)
+        for size in ("a", "b")
+        for optimizer in ("adam", "sgd")
+    ]
+    runs += [net("convnet", optimizer=optimizer, model__channels=[32]) for optimizer in ("adam", "sgd")]
+    factors = find_factors(runs)
+    by = list(factors.independent)
+    assert by == ["model", "optimizer", "model.layers"]
+    names = configuration_names(by, factors, runs)
+    assert names[::2] == ["mlp adam layers=a", "mlp adam layers=b", "convnet adam"]
+    varied = separate(by, factors, runs)
+    assert list(varied) == ["model", "optimizer"]
+    assert varied["model"][::2] == networks(factors, runs)[::2] == ["mlp layers=a", "mlp layers=b", "convnet"]
+    contestants = contestants_of(pd.Series(names), by, factors)
+    assert contestants["mlp adam layers=a"] == contestants["mlp adam layers=b"] == "mlp adam", "sizes are tuned"
+
+
+def test_a_key_that_is_null_is_there() -> None:
+    runs = [net("mlp", f"model.dropout={x}", model__dropout=x) for x in (None, 0.2)] + [net("linear")]
+    factors = find_factors(runs)
+    assert configuration_names(["model", "model.dropout"], factors, runs) == [
+        "mlp dropout=null",
+        "mlp dropout=0.2",
+        "linear",
+    ]
+
+
+def test_the_network_of_runs_whose_model_is_the_same() -> None:
+    runs = [net("mlp", f"model.dropout={x}", model__dropout=x) for x in (0.0, 0.2)]
+    assert networks(find_factors(runs), runs) == ["mlp dropout=0", "mlp dropout=0.2"]
+    assert networks(find_factors(runs[:1]), runs[:1]) == ["mlp"]
+    assert networks(find_factors([record()]), [record()]) == [""], "a table without networks"
+
+
+def test_contestants() -> None:
+    factors = find_factors(nets())
+    names = pd.Series(["mlp adam", "mlp sgd", "convnet adam", "convnet sgd", "linear adam", "linear sgd"])
+    assert contestants_of(names, ["model"], factors)["mlp sgd"] == "mlp"
+    assert contestants_of(names, ["optimizer"], factors)["mlp sgd"] == "sgd"
+    assert contestants_of(names, ["model.layers"], factors)["mlp sgd"] == "mlp sgd"

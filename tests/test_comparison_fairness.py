@@ -1,6 +1,7 @@
 """What the records prove to be equal and what not, what is left out or withheld for it, and how that reads."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def test_a_fair_comparison(tmp_path: Path) -> None:
         Claim(Item("Images"), True, "da7a (hash of all images and labels)"),
         Claim(Item("Validation split"), True, "5911 (hash of the split)"),
         Claim(Item("Test images"), True, "60"),
+        Claim(Item("Network"), True, "mlp"),
         Claim(Item("Initial weights"), True, "the same for every configuration at each of 3 seeds (hashes)"),
         Claim(Item("Batch order"), True, "the same for every configuration at each of 3 seeds (hashes)"),
         Claim(Item("Seeds"), True, "0, 1, 2"),
@@ -414,7 +416,7 @@ def test_records_that_tell_little(tmp_path: Path) -> None:
         record.write(tmp_path / name)
     claims = ledger(compare([str(tmp_path)]))
     unknown = {item for item, (equal, text) in claims.items() if equal is None and text.startswith("not recorded")}
-    assert unknown == set(claims) - {"Seeds", "Test set read"}
+    assert unknown == set(claims) - {"Seeds", "Test set read", "Network"}
     assert claims["Initial weights"] == (None, "not recorded by every run")
     write_run(tmp_path / "rmsprop", "rmsprop", 0)
     claims = ledger(compare([str(tmp_path)]))
@@ -480,10 +482,13 @@ def test_only_the_key_itself_or_its_group_explains_unequal_epochs(tmp_path: Path
 @pytest.mark.parametrize(
     ("item", "by", "silenced"),
     [
-        (Item.INITIAL_WEIGHTS, "model.hidden_sizes", True),
-        (Item.INITIAL_WEIGHTS, "model", True),
-        (Item.INITIAL_WEIGHTS, "model_size", False),
+        (Item.NETWORK, "model.hidden_sizes", True),
+        (Item.NETWORK, "model", True),
+        (Item.NETWORK, "experiment", True),
+        (Item.NETWORK, "model_size", False),
+        (Item.INITIAL_WEIGHTS, "model", False),  # within each network they must be the same
         (Item.INITIAL_WEIGHTS, "data.batch_size", False),
+        (Item.PARAMETERS, "model", False),
         (Item.BATCH_ORDER, "data.batch_size", True),
         (Item.BATCH_ORDER, "data.normalization", False),
         (Item.BATCH_SIZE, "data", True),
@@ -507,3 +512,72 @@ def test_where_batches_differ_times_are_counted_in_epochs(tmp_path: Path) -> Non
             write_run(tmp_path / f"{size}-{seed}", "adam", seed, 0.5, **settings)
     assert compare([str(tmp_path)]).judgement.time_unit == "epochs"
     assert compare([str(tmp_path / "50-0"), str(tmp_path / "50-1")]).judgement.time_unit == "steps"
+
+
+# Networks
+
+
+def architectures(folder: Path, changes: Mapping[tuple[str, str, int], dict[str, Any]] | None = None) -> Path:
+    """Two networks with two optimizers; `changes` are of the runs of a network, an optimizer and a seed."""
+    sizes = {"mlp": 1000, "convnet": 300}
+    for k, (model, name, seed) in enumerate(product(sizes, ("adam", "sgd"), range(3))):
+        settings: dict[str, Any] = {
+            "choices": {"model": model},
+            "overrides": [f"model={model}"],
+            "parameters": {"trainable": sizes[model]},
+            "hashes": {"initial_weights": f"{model}{seed}"},
+            "config": {"model": {"channels": [32]} if model == "convnet" else {"layers": ["64 relu"], "dropout": 0.2}},
+        }
+        for key, change in (changes or {}).get((model, name, seed), {}).items():
+            settings[key] = settings[key] | change if isinstance(change, dict) else change
+        accuracy = 0.5 + 0.1 * (model == "convnet") + ((7 * k) % 5) / 1000
+        write_run(folder / f"{model}-{name}-{seed}", name, seed, accuracy, **settings)
+    return folder
+
+
+def test_other_networks_have_other_weights(tmp_path: Path) -> None:
+    comparison = compare([str(architectures(tmp_path))])
+    assert comparison.facts.by == ["model", "optimizer"] and comparison.words.violations == []
+    claims = ledger(comparison)
+    assert claims["Network"] == (False, "convnet (6 runs), mlp (6 runs)")
+    assert claims["Initial weights"] == (
+        True,
+        "the same for every configuration of one network at each of 3 seeds (hashes)",
+    )
+    assert claims["Trainable parameters"] == (True, "the same in every run of one network: convnet 300, mlp 1000")
+
+
+def test_within_one_network_the_weights_must_match(tmp_path: Path) -> None:
+    odd = {("convnet", "sgd", 1): {"hashes": {"initial_weights": "other"}}}
+    comparison = compare([str(architectures(tmp_path, odd))])
+    assert ledger(comparison)["Initial weights"] == (
+        False,
+        "of convnet: differ between configurations at 1 of 3 seeds",
+    )
+    assert [claim.item for claim in comparison.judgement.unequal] == [Item.INITIAL_WEIGHTS]
+
+
+def test_within_one_network_the_number_of_parameters_must_match(tmp_path: Path) -> None:
+    odd = {("convnet", "sgd", seed): {"parameters": {"trainable": 301}} for seed in range(3)}
+    comparison = compare([str(architectures(tmp_path / "a", odd))])
+    assert ledger(comparison)["Trainable parameters"] == (False, "300 (3 runs), 301 (3 runs), 1000 (6 runs)")
+    assert [claim.item for claim in comparison.judgement.unequal] == [Item.PARAMETERS]
+    unknown = {("convnet", "sgd", 0): {"parameters": {"trainable": None}}}
+    comparison = compare([str(architectures(tmp_path / "b", unknown))])
+    assert ledger(comparison)["Trainable parameters"] == (
+        None,
+        "the same in every run of one network: convnet 300, mlp 1000; not recorded by 1 run",
+    )
+    assert comparison.words.violations == []
+
+
+def test_networks_that_nobody_compares(tmp_path: Path) -> None:
+    """Averaged over the same networks, optimizers can be compared; each with a network of its own, they cannot."""
+    comparison = compare([str(architectures(tmp_path))], by=["optimizer"])
+    assert comparison.words.violations == [] and comparison.facts.averaged == ["model"]
+    assert ledger(comparison)["Network"] == (True, "the same 2 in every configuration: convnet, mlp")
+    mixed = [f"{tmp_path}/mlp-adam-*", f"{tmp_path}/convnet-sgd-*"]
+    assert compare(mixed, by=["optimizer"]).words.violations == [
+        "Network: not equal (convnet (3 runs), mlp (3 runs)). What is claimed here may be due to that."
+    ]
+    assert compare(mixed).words.violations == [], "what was typed is compared"

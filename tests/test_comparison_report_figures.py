@@ -135,6 +135,7 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
         baseline=None,
         factors=Factors(["optimizer"], {"optimizer": list(runs["configuration"])}, {}),
         hues={name: name for name in names},
+        contestants={name: name for name in names},
         records=[],
         runs=runs,
         left_out={},

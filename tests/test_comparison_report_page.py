@@ -150,6 +150,7 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
             {"optimizer.momentum": [None if run["configuration"].startswith("adam") else 0.9 for run in runs]},
         ),
         hues={name: name.split(",")[0] for name in configurations},
+        contestants={name: name.split(",")[0] for name in configurations},
         records=[],
         runs=pd.DataFrame(runs),
         left_out={},

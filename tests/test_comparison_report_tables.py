@@ -131,10 +131,10 @@ def test_latex_is_bold_only_where_a_claim_stands_against_everyone():
 def test_latex_does_not_count_a_winners_neighbours():
     """Two rates of adam, which are equal, and sgd, which both beat."""
     it = made(("adam,1", "adam,2", "sgd", "lost"))
-    hues = {name: name.split(",")[0] for name in it.facts.hues}
+    optimizers = {name: name.split(",")[0] for name in it.facts.hues}
     pairs = it.judgement.differences
     verdicts = ["better" if b == "sgd" else "undecided" for b in pairs.b]
-    text = tables.latex(changed(it, hues=hues, differences=pairs.assign(verdict=verdicts)))
+    text = tables.latex(changed(it, contestants=optimizers, differences=pairs.assign(verdict=verdicts)))
     assert text.count(r"\textbf") == 4 and "Bold: better than every configuration of another optimizer" in text
     against = changed(it, family=Family.BASELINE, baseline="sgd", differences=pairs[pairs.b == "sgd"])
     assert "Bold: better than the baseline sgd (paired by seed, corrected p " in tables.latex(against)

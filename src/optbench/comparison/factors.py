@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from optbench.comparison.foreign import LOGS, ForeignRecord
-from optbench.records.configuration import identity, key_of, leaves
+from optbench.records.configuration import has, identity, key_of, leaves
 from optbench.records.record import RunRecord
 from optbench.records.wording import near, text
 
@@ -151,16 +151,75 @@ def averaged_over(by: Sequence[str], factors: Factors) -> list[str]:
     return [key for key, column in factors.independent.items() if key not in by and not determined(column, compared)]
 
 
-def configuration_names(by: Sequence[str], factors: Factors, runs: int) -> list[str]:
-    """`sgd`, or `sgd lr=0.01`: a group's choice as it is, other keys by their last word where that is enough."""
+def configuration_names(by: Sequence[str], factors: Factors, records: Sequence[RunRecord]) -> list[str]:
+    """`sgd`, or `sgd lr=0.01`: a group's choice as it is, other keys by their last word where that is enough.
+
+    A key that the choice does not have is not named: `convnet` beside `mlp dropout=0.2`.
+    """
     words = [key.rpartition(".")[2] for key in by]
     parts = []
     for key, word in zip(by, words, strict=True):
         column = factors.varying[key]
         bare = key in factors.groups and key != "experiment" and not {"none", "default"} & set(map(text, column))
         name = "" if bare else (key if words.count(word) > 1 else word) + "="
-        parts.append([name + text(value) for value in column])
-    return [" ".join(part) for part in zip(*parts, strict=True)] if parts else ["as configured"] * runs
+        absent = lacking(key, factors, records) if key.partition(".")[0] in by else frozenset()
+        parts.append(["" if row in absent else name + text(value) for row, value in enumerate(column)])
+    if not parts:
+        return ["as configured"] * len(records)
+    return [" ".join(filter(None, part)) for part in zip(*parts, strict=True)]
+
+
+def lacking(key: str, factors: Factors, records: Sequence[RunRecord]) -> frozenset[int]:
+    """The rows of the runs that have no such key: `model.dropout` of a network without dropout."""
+    group, mark, _ = key.partition(".")
+    if not mark or group not in factors.groups:
+        return frozenset()
+    column = factors.varying[key]
+    return frozenset(row for row, value in enumerate(column) if value is None and not has(records[row].config, key))
+
+
+def separate(keys: Sequence[str], factors: Factors, records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """What varies, by `keys`, with what belongs to a group made part of it.
+
+    A key that only some choices of a group have is no factor beside the group: it varies `model` from `mlp dropout=0`
+    to `mlp dropout=0.2`, and `convnet` has neither.
+    """
+    inside: dict[str, list[str]] = {}
+    for key in keys:
+        if (group := key.partition(".")[0]) in keys and lacking(key, factors, records):
+            inside.setdefault(group, []).append(key)
+    parts = {key for its in inside.values() for key in its}
+    return {
+        key: configuration_names([key, *inside[key]], factors, records) if key in inside else factors.varying[key]
+        for key in keys
+        if key not in parts
+    }
+
+
+def networks(factors: Factors, records: Sequence[RunRecord]) -> list[str]:
+    """The network of each run, as far as networks vary: `mlp`, `mlp dropout=0.2`; '' where a record has none."""
+    keys: list[str] = []
+    for key in sorted(key for key in factors.varying if key.partition(".")[0] == "model"):
+        if not determined(factors.varying[key], [factors.varying[other] for other in keys]):
+            keys.append(key)
+    names = configuration_names(keys, factors, records) if keys else [""] * len(records)
+    models = [""] * len(records) if "model" in keys else [record.choices.get("model", "") for record in records]
+    return [" ".join(filter(None, words)) for words in zip(models, names, strict=True)]
+
+
+CONTESTED = {"model": "network", "optimizer": "optimizer"}  # the groups that a question is about, and their words
+
+
+def contestants_of(configurations: pd.Series, by: Sequence[str], factors: Factors) -> dict[str, str]:
+    """Configuration -> its network and its optimizer, as far as these are compared; itself where neither is.
+
+    Whatever else is compared is tuned: a contestant has several learning rates.
+    """
+    groups = [group for group in CONTESTED if group in by]
+    if not groups:
+        return {name: name for name in configurations}
+    columns = zip(*(map(str, factors.varying[group]) for group in groups), strict=True)
+    return dict(zip(configurations, map(" ".join, columns), strict=True))
 
 
 def hues_of(configurations: pd.Series, by: Sequence[str], factors: Factors) -> dict[str, str]:

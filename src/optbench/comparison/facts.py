@@ -41,6 +41,8 @@ class Facts:
         baseline: a configuration's name, or None.
         factors: what varies between the runs.
         hues: configuration -> what colours it: its optimizer where optimizers are compared, else itself.
+        contestants: configuration -> the network and the optimizer that it is of, as far as these are compared, else
+            itself. What else varies within a contestant, such as its learning rate, is tuned.
         records: in the order of `runs`.
         runs: one row per run. `run` (folder's name), `folder`, `configuration`, `seed`, `status`, `used` (bool: it
             counts in the statistics), `note` (why not, or what is odd), `overrides` (text), `command` (repeats it),
@@ -67,6 +69,7 @@ class Facts:
     baseline: str | None
     factors: Factors
     hues: dict[str, str]
+    contestants: dict[str, str]
     records: list[RunRecord]
     runs: pd.DataFrame
     left_out: dict[int, dict[LeftOut, str]]
@@ -77,6 +80,12 @@ class Facts:
     curve_metrics: list[str]
     readings: list[str] = field(default_factory=list)
     looks: Looks = field(default_factory=Looks)
+
+    @property
+    def contest(self) -> str:
+        """What a contestant is, in words."""
+        words = [word for group, word in what_varies.CONTESTED.items() if group in self.by]
+        return f"pair of {' and '.join(words)}" if len(words) > 1 else "".join(words) or "configuration"
 
     @property
     def times_withheld(self) -> bool:
@@ -93,7 +102,7 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
     factors = what_varies.find_factors(runs.records)
     by = what_varies.check_by(by, factors, runs.records) or list(factors.independent)
     averaged = what_varies.averaged_over(by, factors)
-    names = what_varies.configuration_names(by, factors, len(runs.records))
+    names = what_varies.configuration_names(by, factors, runs.records)
     frame = runs.frame.assign(configuration=names)
     other_data = runs_on_other_data(runs.records)
     left_out = why_left_out(frame, by, factors, other_data)
@@ -117,6 +126,7 @@ def gather(sources: Sequence[str], runs: Runs, by: Sequence[str], baseline: str 
         baseline=baseline,
         factors=factors,
         hues=what_varies.hues_of(frame.configuration, by, factors),
+        contestants=what_varies.contestants_of(frame.configuration, by, factors),
         records=runs.records,
         runs=frame.assign(**columns),
         left_out=left_out,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from optbench.comparison.factors import Factors
+from optbench.comparison.factors import Factors, networks
 from optbench.comparison.foreign import ForeignRecord
 from optbench.comparison.read import number
 from optbench.records.configuration import setting
@@ -30,6 +30,7 @@ class Item(StrEnum):
     IMAGES = "Images"
     SPLIT = "Validation split"
     TEST_IMAGES = "Test images"
+    NETWORK = "Network"
     INITIAL_WEIGHTS = "Initial weights"
     BATCH_ORDER = "Batch order"
     SEEDS = "Seeds"
@@ -63,9 +64,11 @@ class Claim:
 
 
 # What must be equal for a fair comparison, and the keys and groups that explain why it is not, where they are what is
-# compared. `model.*` is every key of the group: whatever changes the network changes its weights.
+# compared. `model.*` is every key of the group. Weights and their number are compared within each network.
 EXPLAINED_BY: dict[Item, frozenset[str]] = {
-    Item.INITIAL_WEIGHTS: frozenset({"model", "model.*", "data"}),
+    Item.NETWORK: frozenset({"model", "model.*", "experiment"}),
+    Item.INITIAL_WEIGHTS: frozenset({"data"}),
+    Item.PARAMETERS: frozenset({"data"}),
     Item.BATCH_ORDER: frozenset({"data", "data.batch_size", "data.order_seed", "augmentation"}),
     Item.MAX_EPOCHS: frozenset({"trainer.max_epochs", "trainer", "experiment"}),
     Item.BATCH_SIZE: frozenset({"data.batch_size", "data", "experiment"}),
@@ -75,13 +78,22 @@ EXPLAINED_BY: dict[Item, frozenset[str]] = {
 }
 
 
-def unfair(ledger: Sequence[Claim], by: Sequence[str]) -> list[Claim]:
-    """The claims that make a comparison by these keys unfair."""
-    compared = {*by, *(f"{key.partition('.')[0]}.*" for key in by if "." in key)}
+def unfair(ledger: Sequence[Claim], by: Sequence[str], averaged: Sequence[str] = ()) -> list[Claim]:
+    """The claims that make a comparison by these keys unfair.
+
+    Networks over which figures are averages are none: what is not even there has a sentence of its own.
+    """
+
+    def with_groups(keys: Sequence[str]) -> set[str]:
+        return {*keys, *(f"{key.partition('.')[0]}.*" for key in keys if "." in key)}
+
+    compared, known = with_groups(by), with_groups([*by, *averaged])
     return [
         claim
         for claim in ledger
-        if claim.equal is False and claim.item in EXPLAINED_BY and not EXPLAINED_BY[claim.item] & compared
+        if claim.equal is False
+        and claim.item in EXPLAINED_BY
+        and not EXPLAINED_BY[claim.item] & (known if claim.item is Item.NETWORK else compared)
     ]
 
 
@@ -156,6 +168,8 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
     if runs.empty:
         return []
     own, names = [records[row] for row in runs.index], list(map(str, runs.configuration))
+    every_network = networks(factors, records)
+    nets = [every_network[row] for row in runs.index]
     seeds: dict[str, list[int]] = {}
     for name, seed in zip(names, runs.seed, strict=True):
         seeds.setdefault(name, []).append(seed)
@@ -163,13 +177,14 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
         same(Item.IMAGES, [record.hashes.get("data") for record in own], "hash of all images and labels"),
         same(Item.SPLIT, [record.hashes.get("split") for record in own], "hash of the split"),
         same(Item.TEST_IMAGES, [test_images(record) for record in own]),
-        within_seeds(Item.INITIAL_WEIGHTS, own, "initial_weights"),
+        same_networks(nets, names),
+        within_networks(Item.INITIAL_WEIGHTS, own, "initial_weights", nets),
         within_seeds(Item.BATCH_ORDER, own, "batch_order"),
         same_seeds(seeds),
         *configurations_tried(trials),
         same(Item.MAX_EPOCHS, [setting(record.config, "trainer.max_epochs") for record in own]),
         same(Item.BATCH_SIZE, [setting(record.config, "data.batch_size") for record in own]),
-        same(Item.PARAMETERS, [record.parameters.get("trainable") for record in own]),
+        same_parameters(own, nets),
         same(Item.CHOSEN_BY, [record.monitor for record in own], "monitor"),
         same(Item.WEIGHTS_TESTED, [record.tested.get("checkpoint") for record in own]),
         test_reads([Path(folder) for folder in runs.folder], own),
@@ -240,6 +255,53 @@ def within_seeds(item: Item, records: Sequence[RunRecord], key: str) -> Claim:
         )
     seeds = "the one seed" if len(by_seed) == 1 else f"each of {len(by_seed)} seeds"
     return Claim(item, True, f"the same for every configuration at {seeds} (hashes)")
+
+
+def same_networks(nets: Sequence[str], configurations: Sequence[str]) -> Claim:
+    """Whether every configuration has the same networks: one, or several over which it is averaged."""
+    its: dict[str, set[str]] = {}
+    for name, net in zip(configurations, nets, strict=True):
+        its.setdefault(name, set()).add(net)
+    every = set(nets)
+    if len(every) > 1 and "" not in every and all(own == every for own in its.values()):
+        return Claim(Item.NETWORK, True, f"the same {len(every)} in every configuration: {some(sorted(every), MOST)}")
+    return same(Item.NETWORK, nets)
+
+
+def within_networks(item: Item, records: Sequence[RunRecord], key: str, nets: Sequence[str]) -> Claim:
+    """The same within each network: no two networks have weights in common."""
+    every = within_seeds(item, records, key)
+    by_network: dict[str, list[RunRecord]] = {}
+    for record, net in zip(records, nets, strict=True):
+        by_network.setdefault(net, []).append(record)
+    if every.equal is not False or len(by_network) == 1:
+        return every
+    claims = {net: within_seeds(item, own, key) for net, own in by_network.items()}
+    different = [f"of {net}: {claim.text}" for net, claim in claims.items() if not claim.equal]
+    if different:
+        return Claim(item, False, some(different, MOST, "; "))
+    seeds = len({record.seed for record in records})
+    where = "the one seed" if seeds == 1 else f"each of {seeds} seeds"
+    return Claim(item, True, f"the same for every configuration of one network at {where} (hashes)")
+
+
+def same_parameters(records: Sequence[RunRecord], nets: Sequence[str]) -> Claim:
+    """Whether one network always has the same number of them."""
+    numbers = [record.parameters.get("trainable") for record in records]
+    counts: dict[str, set[int]] = {}
+    for number_of, net in zip(numbers, nets, strict=True):
+        if number_of is not None:
+            counts.setdefault(net, set()).add(number_of)
+    if len(set().union(*counts.values())) < 2 or any(len(its) > 1 for its in counts.values()):
+        return same(Item.PARAMETERS, numbers)
+    text = some([f"{net} {next(iter(its))}" for net, its in counts.items()], MOST)
+    missing = numbers.count(None)
+    return Claim(
+        Item.PARAMETERS,
+        None if missing else True,
+        f"the same in every run of one network: {text}"
+        + (f"; not recorded by {plural(missing, 'run')}" if missing else ""),
+    )
 
 
 def same_seeds(seeds: dict[str, list[int]]) -> Claim:

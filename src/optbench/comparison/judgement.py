@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from optbench.comparison import fairness, statistics, times
+from optbench.comparison.factors import CONTESTED, separate
 from optbench.comparison.facts import Facts, LeftOut
 from optbench.comparison.fairness import Claim
 from optbench.comparison.importance import Combinations, Importance, combine, importance
@@ -32,7 +33,8 @@ class Judgement:
             (ties share it; 0: no result, or a grid's configuration that was not chosen), `n`,
             `mean`, `low`, `high`, `sd`, `iqm`, `iqm_low`, `iqm_high`, `validation`, `gap`, `best_epoch`,
             `best_seconds`, `epoch_seconds`, `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
-        tuned: of the configurations of each hue (an optimizer), the one that validation chooses. Of one hue: all.
+        tuned: of the configurations of each contestant (an optimizer, a network, or a pair of them), the one that
+            validation chooses. Of one contestant: all.
         flattery: by how much the means of the tuned flatter on average, as the seeds that chose them also test them;
             nan where nothing was chosen.
         family: the pairs that are compared.
@@ -111,10 +113,10 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
             f"{MOST_ASKED}. Leave it out, give fewer runs, or compare by fewer keys (by=…)."
         )
     ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
-    unequal = fairness.unfair(ledger, facts.by)
+    unequal = fairness.unfair(ledger, facts.by, facts.averaged)
     unfair_budgets = any(claim.item is fairness.Item.MAX_EPOCHS for claim in unequal)
     budgets = fairness.budgets(frame, facts.records) if unfair_budgets else {}
-    chosen = tuned(ranking, facts.hues, metric)
+    chosen = tuned(ranking, facts.contestants, metric)
     grid = len(chosen) < (ranking.n > 0).sum()
     compared = order if every_pair or not grid else [name for name in order if name in (*chosen, facts.baseline)]
     family, against = Family.WINNERS if grid else Family.ALL, None
@@ -165,12 +167,12 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     if facts.times_withheld:
         targets["seconds"] = math.nan
 
-    groups, varying = facts.factors.groups, facts.factors.varying
-    varied = {key: varying[key] for key in dict.fromkeys([*facts.by, *facts.averaged])}
+    groups = facts.factors.groups
+    varied = separate(list(dict.fromkeys([*facts.by, *facts.averaged])), facts.factors, facts.records)
     combined = combine(varied, frame)
     return Judgement(
         ranking=ranking,
-        tuned=tuned(ranking, facts.hues, metric),
+        tuned=tuned(ranking, facts.contestants, metric),
         flattery=flattery(facts) if grid else math.nan,
         family=family,
         margin=margin,
@@ -288,21 +290,21 @@ def in_order(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
     return ranking.reset_index(drop=True)
 
 
-def tuned(ranking: pd.DataFrame, hues: Mapping[str, str], metric: str) -> list[str]:
+def tuned(ranking: pd.DataFrame, contestants: Mapping[str, str], metric: str) -> list[str]:
     """As `Judgement.tuned`, in the order of the ranking."""
     results = ranking[ranking.n > 0]
-    hue = results.configuration.map(hues)
-    if hue.nunique() < 2:
+    contestant = results.configuration.map(contestants)
+    if contestant.nunique() < 2:
         return list(results.configuration)
     validation = (metrics.sign(metric) * results.validation).where(results.diverged == 0).fillna(-math.inf)
-    return list(results.configuration[sorted(validation.groupby(hue).idxmax())])
+    return list(results.configuration[sorted(validation.groupby(contestant).idxmax())])
 
 
 def flattery(facts: Facts) -> float:
-    """As `Judgement.flattery`: the mean over the hues."""
+    """As `Judgement.flattery`: the mean over the contestants."""
     used = facts.runs[facts.runs.used & facts.runs.validation.notna()]
     sizes = []
-    for _, its in used.groupby(used.configuration.map(facts.hues)):
+    for _, its in used.groupby(used.configuration.map(facts.contestants)):
         validation, test = (
             its.pivot_table(key, "seed", "configuration").to_numpy(float) for key in ("validation", "metric")
         )
@@ -314,11 +316,14 @@ def flattery(facts: Facts) -> float:
 
 
 def trials(facts: Facts) -> dict[str, int]:
-    """How many configurations each choice of the first group had: its budget for tuning."""
+    """How many configurations each contestant had, or else each choice of the first group: its budget for tuning."""
     group = next((key for key in facts.by if key in facts.factors.groups), None)
     if group is None:
         return {}
-    choices = list(map(str, facts.factors.independent[group]))
+    if CONTESTED.keys() & set(facts.by):
+        choices = [facts.contestants[name] for name in facts.runs.configuration]
+    else:
+        choices = list(map(str, facts.factors.varying[group]))
     pairs = set(zip(facts.runs.configuration, choices, strict=True))
     return {choice: sum(other == choice for _, other in pairs) for choice in dict.fromkeys(choices)}
 

@@ -25,6 +25,15 @@ def setting(config: Any, key: str) -> Any:
     return config
 
 
+def has(config: Any, key: str) -> bool:
+    """Whether there is a value at a dotted key, be it None."""
+    for word in key.split("."):
+        if not isinstance(config, dict) or word not in config:
+            return False
+        config = config[word]
+    return True
+
+
 def identity(value: Hashable) -> Hashable:
     """What makes two values one setting: 0 and 0.0 are one, 1 and true are two."""
     return isinstance(value, bool), value

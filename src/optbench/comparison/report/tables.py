@@ -266,11 +266,11 @@ def best_claimed(facts: Facts, judgement: Judgement) -> tuple[list[str], str]:
         rivals = {str(judgement.against): [name for name in compared if name != judgement.against]}
         words = "every other configuration"
     else:
-        hues = facts.hues
-        rivals = {name: [other for other in compared if hues[other] != hues[name]] for name in compared}
-        alone = len({hues[name] for name in compared}) == len(compared)
-        words = "every other configuration" if alone else "every configuration of another optimizer"
-        words = "the best of every other optimizer" if judgement.family is Family.WINNERS else words
+        of = facts.contestants
+        rivals = {name: [other for other in compared if of[other] != of[name]] for name in compared}
+        alone = len({of[name] for name in compared}) == len(compared)
+        words = "every other configuration" if alone else f"every configuration of another {facts.contest}"
+        words = f"the best of every other {facts.contest}" if judgement.family is Family.WINNERS else words
     bold = [name for name, its in rivals.items() if its and all((name, other) in won for other in its)]
     return bold, words
 
