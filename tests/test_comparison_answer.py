@@ -1,6 +1,7 @@
 """The answer, sentence for sentence. Each says what the tables say, and no more."""
 
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -438,3 +439,95 @@ def test_lists() -> None:
     assert joined(["a", "b (x, y)", "c"]) == "a, b (x, y) and c"
     assert joined(["a", "b"], 3) == "a, b and 3 more"
     assert joined(["a, b=1 (x)", "b", "c"]) == "a, b=1 (x); b and c"
+
+
+# Networks
+
+
+def nets(
+    folder: Path, means: Mapping[tuple[str, str], float], seeds: Sequence[int] = (0, 1, 2), rates: Sequence[float] = ()
+) -> str:
+    """Runs of networks with optimizers; a rate that is given takes away ten times itself."""
+    for (model, name), mean in means.items():
+        for seed, rate in product(seeds, rates or (0.0,)):
+            noise = SPREAD[seed % 5] + OWN[name][(seed + len(model)) % 5] / 1000
+            write_run(
+                folder / f"{model}-{name}-{rate}-{seed}",
+                name,
+                seed,
+                round(mean + noise - 10 * rate, 6),
+                status="completed" if mean else "diverged",
+                overrides=[f"model={model}", *([f"optimizer.lr={rate}"] if rates else [])],
+                config=ALLOWED | ({"optimizer.lr": rate} if rates else {}),
+                choices={"model": model},
+                hashes={"initial_weights": f"{model}{seed}"},
+            )
+    return str(folder)
+
+
+def by_network(comparison: Any) -> list[str]:
+    return [sentence for sentence in comparison.words.answer if sentence.startswith("By network: ")]
+
+
+def test_every_pair_of_network_and_optimizer_is_compared(tmp_path: Path) -> None:
+    """Not each optimizer with the network that suits it best."""
+    means = {("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.47, ("conv", "adam"): 0.6, ("conv", "sgd"): 0.55}
+    comparison = compare([nets(tmp_path, means)])
+    assert comparison.judgement.family is Family.ALL and len(comparison.judgement.differences) == 6
+    assert list(comparison.judgement.ranking["rank"]) == [1, 2, 3, 4]
+    assert by_network(comparison) == [
+        "By network: adam is best with conv and mlp. So adam is the best optimizer with each of these networks."
+    ]
+
+
+def test_claims_that_contradict_show_that_the_best_optimizer_depends_on_the_network(tmp_path: Path) -> None:
+    means = {("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.47, ("conv", "adam"): 0.55, ("conv", "sgd"): 0.6}
+    assert by_network(compare([nets(tmp_path, means)])) == [
+        "By network: sgd is best with conv; adam is best with mlp. So which optimizer is better depends on the network."
+    ]
+
+
+def test_a_claim_beside_none_shows_no_dependence(tmp_path: Path) -> None:
+    means = {("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.5, ("conv", "adam"): 0.6, ("conv", "sgd"): 0.55}
+    assert by_network(compare([nets(tmp_path, means)], margin=0.0001)) == [
+        "By network: adam is best with conv; it is undecided between adam and sgd with mlp. Whether the best optimizer "
+        "depends on the network stays open: no two of these claims contradict."
+    ]
+    assert by_network(compare([str(tmp_path)], margin=0.02)) == [
+        "By network: adam is best with conv; adam and sgd are equivalent with mlp. Whether the best optimizer "
+        "depends on the network stays open: no two of these claims contradict."
+    ]
+
+
+def test_a_network_with_which_one_optimizer_diverged(tmp_path: Path) -> None:
+    means = {
+        **{("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.47, ("conv", "adam"): 0.6, ("conv", "sgd"): 0.55},
+        **{("vit", "adam"): 0.4, ("vit", "sgd"): 0.0},
+    }
+    (sentence,) = by_network(compare([nets(tmp_path, means)]))
+    assert sentence.startswith("By network: adam is best with conv and mlp; only adam has a result with vit. Whether")
+
+
+def test_networks_with_one_seed_or_a_baseline_get_no_such_sentence(tmp_path: Path) -> None:
+    means = {("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.47, ("conv", "adam"): 0.6, ("conv", "sgd"): 0.55}
+    assert by_network(compare([nets(tmp_path / "one", means, seeds=(0,))])) == []
+    folder = nets(tmp_path / "three", means)
+    assert by_network(compare([folder], baseline="mlp sgd")) == []
+    assert by_network(compare([folder], by=["model"])) == []
+    assert len(by_network(compare([folder], baseline="mlp sgd", pairs="all"))) == 1
+
+
+def test_each_pair_of_network_and_optimizer_is_tuned(tmp_path: Path) -> None:
+    means = {("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.47, ("conv", "adam"): 0.6, ("conv", "sgd"): 0.55}
+    comparison = compare([nets(tmp_path, means, rates=(0.001, 0.002))])
+    assert comparison.judgement.tuned == [
+        f"{model} {name} lr=0.001"
+        for model, name in (("conv", "adam"), ("conv", "sgd"), ("mlp", "adam"), ("mlp", "sgd"))
+    ]
+    assert comparison.words.answer[0] == (
+        "Each pair of network and optimizer is taken at its best configuration by val/accuracy; "
+        "claims hold at that one."
+    )
+    assert len(by_network(comparison)) == 1
+    claims = {claim.item: claim.text for claim in comparison.judgement.ledger}
+    assert claims["Configurations tried"] == "conv adam 2, conv sgd 2, mlp adam 2, mlp sgd 2"

@@ -224,6 +224,26 @@ def test_the_interactions_share_by_hand():
     )
 
 
+def test_the_chance_of_an_interaction_by_hand():
+    """What both seeds do to every cell is no noise; then one cell of four changes alone, by 0.01 to each side."""
+    means = {("mlp", "adam"): 0.5, ("mlp", "sgd"): 0.48, ("conv", "adam"): 0.51, ("conv", "sgd"): 0.51}
+    frame = runs(
+        *[(mean + k * 0.01, 0.5, seed, "completed") for mean in means.values() for seed, k in ((0, 1), (1, -1))]
+    )
+    factors = {"model": [m for m, _ in means for _ in "01"], "optimizer": [o for _, o in means for _ in "01"]}
+    groups = ["model", "optimizer"]
+    same = interaction(factors, groups, frame, "test/accuracy")
+    assert same.fraction == pytest.approx(0.0001 / 0.0006) and same.chance == pytest.approx(0, abs=1e-12)
+    assert interaction_sentence(same).endswith(
+        "17% is their interaction. Chance alone makes less than 1% interaction: what is not larger shows nothing."
+    )
+    # residuals of 3/4 and three times 1/4 of 0.01 at each seed: squares of 0.00015 in 3 degrees of freedom, two seeds
+    frame["metric"] = [*frame.metric[:2], *(x for mean in list(means.values())[1:] for x in (mean, mean))]
+    noisy = interaction(factors, groups, frame, "test/accuracy")
+    assert noisy.chance == pytest.approx(0.00015 / 3 / 2 / 0.0006)
+    assert "Chance alone makes about 4% interaction" in interaction_sentence(noisy)
+
+
 def test_factors_that_only_add_have_no_interaction():
     found = cells([[0.1, 0.4, 0.2], [0.2, 0.5, 0.3]])
     assert interaction_sentence(found) == (

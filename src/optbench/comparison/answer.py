@@ -1,14 +1,15 @@
 """The answer in plain words: who is ahead, by how much, how sure that is, and what these seeds cannot tell."""
 
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.looks import looks_sentence
-from optbench.comparison.verdicts import CLAIMED, Verdict, turned
+from optbench.comparison.verdicts import CLAIMED, DECIDED, Verdict, turned
 from optbench.records import metrics, wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import joined, plural
@@ -18,7 +19,7 @@ Pair = dict[str, Any]  # a row of `Judgement.differences`
 
 
 def answer(facts: Facts, judgement: Judgement) -> list[str]:
-    """One to eight sentences."""
+    """One to ten sentences."""
     ranking = judgement.ranking
     results = ranking[ranking.n > 0]
     said: list[str] = []
@@ -35,6 +36,7 @@ def answer(facts: Facts, judgement: Judgement) -> list[str]:
         said += against_baseline(facts, judgement)
     else:
         said += decided(facts, judgement)
+    said += by_network(facts, judgement)
     said += fast(facts, judgement)
     said += troubles(judgement)
     if edges := [
@@ -83,7 +85,7 @@ def one_seed(facts: Facts, judgement: Judgement) -> list[str]:
 def how_tuned(facts: Facts, judgement: Judgement) -> list[str]:
     if len(judgement.tuned) == (judgement.ranking.n > 0).sum():
         return []
-    return [f"Each optimizer is taken at its best configuration by {facts.validation}; claims hold at that one."]
+    return [f"Each {facts.contest} is taken at its best configuration by {facts.validation}; claims hold at that one."]
 
 
 def decided(facts: Facts, judgement: Judgement) -> list[str]:
@@ -155,6 +157,76 @@ def against_baseline(facts: Facts, judgement: Judgement) -> list[str]:
     for reason, untold in unsaid(pairs).items():
         said.append(f"Nothing can be said of {names(untold, 'a')} against the baseline {baseline}: {reason}.")
     return said
+
+
+def by_network(facts: Facts, judgement: Judgement) -> list[str]:
+    """Which optimizer is best for each network, and whether that depends on the network.
+
+    The verdicts are those of the whole family, so that no question is asked twice. That one network has a claim and
+    another has none shows no difference between the networks: only claims that contradict each other do.
+    """
+    if not {"model", "optimizer"} <= set(facts.by):
+        return []
+    model, optimizer = (
+        dict(zip(facts.runs.configuration, map(str, facts.factors.varying[key]), strict=True))
+        for key in ("model", "optimizer")
+    )
+    trained: dict[str, list[str]] = {}
+    for name in judgement.tuned:
+        trained.setdefault(model[name], []).append(optimizer[name])
+    of_tuned = judgement.differences[
+        judgement.differences.a.isin(judgement.tuned) & judgement.differences.b.isin(judgement.tuned)
+    ]
+    pairs: dict[str, list[Pair]] = {network: [] for network in trained}
+    for pair in of_tuned.to_dict("records"):
+        if model[pair["a"]] == model[pair["b"]]:
+            pairs[model[pair["a"]]].append(pair | {"a": optimizer[pair["a"]], "b": optimizer[pair["b"]]})
+    several = [network for network, its in trained.items() if len(its) > 1]
+    if len(several) < 2 or any(len(pairs[name]) < math.comb(len(trained[name]), 2) for name in several):
+        return []  # one network, or pairs that nobody asked about
+    if not any(pair["verdict"] in (*DECIDED, Verdict.UNDECIDED) for name in several for pair in pairs[name]):
+        return []  # one seed
+
+    claims = {name: claimed(pairs[name]) for name in several}
+    outcomes: dict[str, list[str]] = {}
+    for network, its in trained.items():
+        outcomes.setdefault(outcome(its, pairs[network], claims.get(network, set())), []).append(network)
+    parts = [f"{what} with {wording.names(those, MOST)}" for what, those in outcomes.items()]
+    every = set().union(*claims.values())
+    leaders = {tuple(unbeaten(trained[name], claims[name])) for name in several}
+    if any((worse, better) in every for better, worse in every):
+        depends = "So which optimizer is better depends on the network."
+    elif len(leaders) == 1 and len(next(iter(leaders))) == 1 and len(several) == len(trained):
+        depends = f"So {next(iter(leaders))[0]} is the best optimizer with each of these networks."
+    else:
+        depends = "Whether the best optimizer depends on the network stays open: no two of these claims contradict."
+    return [f"By network: {'; '.join(parts)}. {depends}"]
+
+
+def claimed(pairs: Sequence[Pair]) -> set[tuple[str, str]]:
+    """The better and the worse of each pair with a claim."""
+    better = {(pair["a"], pair["b"]) for pair in pairs if pair["verdict"] == Verdict.BETTER}
+    return better | {(pair["b"], pair["a"]) for pair in pairs if pair["verdict"] == Verdict.WORSE}
+
+
+def unbeaten(optimizers: Sequence[str], claims: Set[tuple[str, str]]) -> list[str]:
+    beaten = {worse for _, worse in claims}
+    return [name for name in optimizers if name not in beaten]
+
+
+def outcome(optimizers: Sequence[str], pairs: Sequence[Pair], claims: Set[tuple[str, str]]) -> str:
+    """`adam is best`, `adam or sgd is undecided`: what is claimed of the optimizers of one network."""
+    if len(optimizers) == 1:
+        return f"only {optimizers[0]} has a result"
+    ahead = sorted(unbeaten(optimizers, claims))
+    if len(ahead) == 1:
+        return f"{ahead[0]} is best"
+    among = {pair["verdict"] for pair in pairs if pair["a"] in ahead and pair["b"] in ahead}
+    if among == {Verdict.EQUIVALENT}:
+        return f"{wording.names(ahead, MOST)} are equivalent"
+    if among & {Verdict.UNKNOWN, Verdict.WITHHELD}:
+        return f"nothing can be said of {wording.names(ahead, MOST)}"
+    return f"it is undecided between {wording.names(ahead, MOST)}"
 
 
 def unsaid(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:

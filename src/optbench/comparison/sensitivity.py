@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from optbench.comparison import statistics
+from optbench.comparison.importance import noise
 from optbench.records import metrics, wording
 from optbench.records.wording import is_number, text
 
@@ -75,6 +76,7 @@ class Interaction:
         best: for each row with a result without divergence, the column that validation chooses.
         fraction: how much of the variation between the cells is the interaction, 0 to 1; nan where nothing varies.
         complete: whether `fraction` is of the whole grid, not only of its columns and rows without holes.
+        chance: the `fraction` that the noise of the seeds alone makes; nan with fewer than two common seeds.
     """
 
     rows: str
@@ -83,6 +85,7 @@ class Interaction:
     best: dict[str, str]
     fraction: float
     complete: bool
+    chance: float = math.nan
 
 
 LOGARITHMIC = ("lr", "weight_decay", "eps", "batch_size")
@@ -193,7 +196,7 @@ def interaction(
     diverged = cells.assign(metric=cells.status == "diverged").pivot_table("metric", "row", "column", "any")
     chosen = chosen.mask(diverged.reindex(**order).eq(True))
     best = (metrics.sign(metric) * chosen).dropna(how="all").idxmax(axis=1)
-    fraction, whole = math.nan, grid.dropna(how="all").dropna(axis=1)
+    fraction, chance, whole = math.nan, math.nan, grid.dropna(how="all").dropna(axis=1)
     if min(whole.shape) >= 2:
         values = whole.to_numpy()
         centred = values - values.mean()
@@ -201,7 +204,12 @@ def interaction(
         total = float((centred**2).sum())
         if total > 1e-20 * float((values**2).sum()):
             fraction = float((left**2).sum()) / total
-    return Interaction(rows, columns, grid, best.to_dict(), fraction, complete=whole.shape == grid.shape)
+            used = cells[cells.used & cells.row.isin(whole.index) & cells.column.isin(whole.columns)]
+            by_seed = used.pivot_table("metric", ["row", "column"], "seed")
+            # of the grid's size - 1 degrees of freedom, so many are the interaction's
+            share = (whole.shape[0] - 1) * (whole.shape[1] - 1) / (whole.size - 1)
+            chance = min(share * whole.size * noise(by_seed) / total, 1.0)
+    return Interaction(rows, columns, grid, best.to_dict(), fraction, complete=whole.shape == grid.shape, chance=chance)
 
 
 def ordered(values: Sequence[Any]) -> list[str]:
@@ -253,7 +261,11 @@ def interaction_sentence(it: Interaction) -> str:
     if math.isnan(it.fraction):
         return sentence
     where = "" if it.complete else " (over the part of the grid without holes)"
-    return (
-        f"{sentence} Of the variation between the cells{where}, {1 - it.fraction:.0%} is what {it.rows} and {word} "
+    sentence += (
+        f" Of the variation between the cells{where}, {1 - it.fraction:.0%} is what {it.rows} and {word} "
         f"each add for themselves, {it.fraction:.0%} is their interaction."
     )
+    if math.isnan(it.chance):
+        return sentence
+    chance = "less than 1%" if it.chance < 0.01 else f"about {it.chance:.0%}"
+    return f"{sentence} Chance alone makes {chance} interaction: what is not larger shows nothing."
