@@ -268,6 +268,7 @@ def test_a_row_a_run(tmp_path: Path) -> None:
         "epoch_seconds": 2.0,  # the median: the first epoch warms up
         "seconds": 7.5,
         "total_seconds": 7.0,
+        "parameters": 1000.0,
         "memory_mb": 99.0,
         "device": "2 x cuda",
         "host": "here",

@@ -74,7 +74,12 @@ def made(names: tuple[str, ...] = ("adam", "sgd", HOSTILE), seeds: int = 3, epoc
     ranking = pd.DataFrame({"configuration": names, "rank": [*range(1, len(names)), 0], "n": [seeds] * len(good) + [0]})
     ranking = ranking.assign(mean=mean, sd=0.01, iqm=mean, validation=mean, gap=0.1, best_epoch=4.0, best_seconds=28.0)
     ranking = ranking.assign(
-        low=ranking["mean"] - 0.025, high=ranking["mean"] + 0.025, epoch_seconds=7.0, memory_mb=512.0
+        low=ranking["mean"] - 0.025,
+        high=ranking["mean"] + 0.025,
+        epoch_seconds=7.0,
+        seconds=35.0,
+        parameters=1000.0,
+        memory_mb=512.0,
     )
     ranking = ranking.assign(iqm_low=ranking["low"], iqm_high=ranking["high"])
     for status in STATUSES:

@@ -98,6 +98,8 @@ def make(configurations: list[str], seeds: int = 3, epochs: int = 6) -> Comparis
             "best_epoch": 5.0,
             "best_seconds": 10.0,
             "epoch_seconds": 2.0,
+            "seconds": 12.0,
+            "parameters": nan,
             "memory_mb": nan,
             "completed": n,
             "diverged": seeds - n,

@@ -92,6 +92,12 @@ def test_more_hues_than_colours_reuse_one_with_another_dash_and_marker():
     assert len({style.colour for style in found.values()}) == 7
 
 
+def test_six_points_of_one_hue_have_six_markers():
+    found = of("adam", "sgd", "lion", each=6)
+    for hue in ("adam", "sgd", "lion"):
+        assert len({found[f"{hue} {i}"].marker for i in range(6)}) == 6
+
+
 def test_many_configurations_of_one_hue_differ():
     assert len(set(of("adam", each=24).values())) == 24
 

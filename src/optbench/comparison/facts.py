@@ -47,8 +47,8 @@ class Facts:
         runs: one row per run. `run` (folder's name), `folder`, `configuration`, `seed`, `status`, `used` (bool: it
             counts in the statistics), `note` (why not, or what is odd), `overrides` (text), `command` (repeats it),
             `error` (last line, '' if none), `metric`, `validation`, `gap` (train - test), `epochs`, `steps`,
-            `best_epoch`, `best_seconds`, `epoch_seconds`, `seconds`, `memory_mb`, `device`, `commit`, `started`, then
-            a column for each key of `by` and `averaged`.
+            `best_epoch`, `best_seconds`, `epoch_seconds`, `seconds`, `parameters` (trainable), `memory_mb`, `device`,
+            `commit`, `started`, then a column for each key of `by` and `averaged`.
         left_out: the rows of runs that do not count, however they ended -> each reason, and what completes its words.
         other_data: the rows of runs on other data than most, and what of it differs.
         damaged: the rows of the runs whose metrics.csv is damaged, and how.

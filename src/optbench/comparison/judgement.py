@@ -32,7 +32,8 @@ class Judgement:
         ranking: one row per configuration; first those that are compared, the best ahead. `configuration`, `rank`
             (ties share it; 0: no result, or a grid's configuration that was not chosen), `n`,
             `mean`, `low`, `high`, `sd`, `iqm`, `iqm_low`, `iqm_high`, `validation`, `gap`, `best_epoch`,
-            `best_seconds`, `epoch_seconds`, `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
+            `best_seconds`, `epoch_seconds`, `seconds`, `parameters` (nan where its runs do not have the same number),
+            `memory_mb`, `completed`, `diverged`, `failed`, `interrupted`, `running`.
         tuned: of the configurations of each contestant (an optimizer, a network, or a pair of them), the one that
             validation chooses. Of one contestant: all.
         flattery: by how much the means of the tuned flatter on average, as the seeds that chose them also test them;
@@ -233,8 +234,10 @@ def rank_configurations(
 ) -> pd.DataFrame:
     """One row per configuration, the best mean first; without `rank`, which the differences decide."""
     rows = []
-    columns = ["validation", "gap", "best_epoch", "best_seconds", "epoch_seconds", "memory_mb"]
-    means = frame[frame.used].groupby("configuration")[columns].mean()
+    columns = ["validation", "gap", "best_epoch", "best_seconds", "epoch_seconds", "seconds", "parameters", "memory_mb"]
+    its = frame[frame.used].groupby("configuration")
+    means = its[columns].mean()
+    means["parameters"] = means.parameters.where(its.parameters.nunique(dropna=False) == 1)
     for name, values in samples.items():
         low, high = statistics.mean_interval(values)
         iqm_low, iqm_high = statistics.iqm_interval(values)

@@ -305,6 +305,7 @@ def describe(record: RunRecord, folder: Path, metric: str, epochs: Sequence[Mapp
         "epoch_seconds": statistics.median(epoch_seconds) if epoch_seconds else math.nan,
         "seconds": number(record.seconds, "training"),
         "total_seconds": number(record.seconds, "total"),
+        "parameters": number(record.parameters, "trainable"),
         "memory_mb": number(memory, "gpu" if "gpu" in memory else "process"),
         "device": device_name(device) if device else "",
         "host": str(device.get("host") or ""),

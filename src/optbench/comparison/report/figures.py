@@ -14,12 +14,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
 from optbench.comparison.report import curves as lines
 from optbench.comparison.report import palette
+from optbench.comparison.report.costs import costs
 from optbench.comparison.report.curves import Curve
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.tables import problems
@@ -27,7 +28,16 @@ from optbench.comparison.sensitivity import Interaction, Sensitivity
 from optbench.comparison.verdicts import CLAIMED
 from optbench.records import metrics, wording
 
-NAMES = ("ranking", "differences", "curves", "curves_by_seconds", "time_to_target", "sensitivity_.+", "interaction")
+NAMES = (
+    "ranking",
+    "differences",
+    "curves",
+    "curves_by_seconds",
+    "time_to_target",
+    "cost",
+    "sensitivity_.+",
+    "interaction",
+)
 SINGLE, DOUBLE = 3.3, 6.9  # inches: one column of a paper, and two
 INK, MUTED = "#222222", "#767676"
 MOST_RANKS, MOST_PAIRS, MOST_CELLS = 30, 20, 150
@@ -104,6 +114,7 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
             "curves": curves(comparison, means, "epoch"),
             "curves_by_seconds": curves(comparison, means, "seconds") if "seconds" in axes else None,
             "time_to_target": time_to_target(comparison),
+            "cost": cost(comparison),
             **{
                 "sensitivity_" + re.sub(r"[^\w.-]+", "_", item.factor): sensitivity(comparison.facts, item)
                 for item in comparison.judgement.sensitivities
@@ -268,6 +279,51 @@ def time_to_target(comparison: Comparison) -> Figure | None:
     axes.grid()
     height = legend_below(figure, SINGLE, {name: Line2D([], [], **look(styles[name])) for name in names}, note)
     figure.set_size_inches(SINGLE, 2.1 + height)
+    return figure
+
+
+def cost(comparison: Comparison) -> Figure | None:
+    """The metric against parameters, seconds and memory, a panel for each: a point is a configuration."""
+    facts, shown = comparison.facts, costs(comparison.facts, comparison.judgement)
+    if not shown:
+        return None
+    metric, styles, scale = facts.metric, palette.styles(facts), scale_of(facts.metric)
+    names = list(shown[0].points["configuration"].head(MOST_RANKS))
+    columns = min(len(shown), 2)
+    rows, width = -(-len(shown) // columns), DOUBLE if columns > 1 else SINGLE
+    figure = Figure(layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(shown) :]:
+        axes.set_axis_off()
+    for axes, item in zip(panels, shown, strict=False):
+        for row in item.points[item.points["configuration"].isin(names)].itertuples():
+            style, x = styles[row.configuration], getattr(row, item.column)
+            axes.vlines(x, scale * row.low, scale * row.high, color=style.colour, linewidth=1)
+            axes.plot(x, scale * row.mean, MARKERS[style.marker], color=style.colour, markersize=5, mew=0)
+        if item.log:
+            axes.margins(x=0.1)
+            set_log(axes, "x")
+            if item.column == "parameters":
+                axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 100k, 1M
+        else:
+            axes.margins(x=0.1)
+            axes.xaxis.set_major_locator(MaxNLocator(5))
+            axes.xaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: wording.count(value) if value >= 10 else f"{value:.3g}")
+            )
+        if lines.is_logarithmic(metric, item.points["mean"]):
+            set_log(axes, "y")
+        axes.set(xlabel=item.title, ylabel=axis_label(metric))
+        axes.grid()
+    handles = {
+        name: Line2D([], [], linestyle="", marker=MARKERS[styles[name].marker], color=styles[name].colour, mew=0)
+        for name in names
+    }
+    more = len(comparison.judgement.ranking)
+    cut = f"the best {len(names)} of {more} configurations" if len(names) < more else ""
+    bars = "bars: 95 % interval" if shown[0].points["low"].notna().any() else "one seed each"
+    height = legend_below(figure, width, handles, "; ".join(filter(None, [cut, bars])))
+    figure.set_size_inches(width, 1.9 * rows + height)
     return figure
 
 

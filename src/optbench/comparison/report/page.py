@@ -12,6 +12,8 @@ from plotly.offline import get_plotlyjs
 
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.report import curves, page_tables, page_tuning, palette
+from optbench.comparison.report.costs import costs as costs_of
+from optbench.comparison.report.costs import unrecorded
 from optbench.comparison.report.page_figures import page_data
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.tables import RATIOS
@@ -48,7 +50,9 @@ def render(comparison: Comparison) -> str:
     shown, _ = curves.shown(comparison)
     carried = curves.carried(comparison)
     means = curves.mean_curves(facts, carried)
-    data = page_data(facts, judgement, means, {name: styles[name] for name in carried}, lines)
+    data = page_data(facts, judgement, means, {name: styles[name] for name in carried}, lines, styles)
+    costs = costs_of(facts, judgement)
+    order = {name: k for k, name in enumerate(styles)}
     tuning = tuning_section(comparison, styles, data)
     page = environment.get_template("report.html.jinja").render(
         facts=facts,
@@ -73,6 +77,10 @@ def render(comparison: Comparison) -> str:
         targets=page_tables.targets_table(facts, judgement, swatches),
         ratios=page_tables.times_table(facts, judgement, swatches),
         about_ratios=RATIOS,
+        costs=costs,
+        cost_legend=[(order[name], name, swatches[name]) for name in costs[0].points["configuration"]] if costs else [],
+        cost_table=page_tables.cost_table(facts, judgement, swatches),
+        unrecorded=unrecorded(costs),
         sensitivities=[
             (item, [(name, swatch(style), said) for (name, style), said in zip(styled.items(), sentences, strict=True)])
             for item, styled, sentences in zip(

@@ -13,6 +13,7 @@ from optbench.comparison.facts import Facts
 from optbench.comparison.importance import Combinations, Importance
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.report import curves
+from optbench.comparison.report.costs import COSTS, Cost, costs
 from optbench.comparison.report.curves import Curve
 from optbench.comparison.report.palette import Style
 from optbench.comparison.sensitivity import Interaction, Sensitivity, is_logarithmic, ordered
@@ -31,11 +32,17 @@ def page_data(
     means: Mapping[str, Curve],
     styles: dict[str, Style],
     lines: Sequence[dict[str, Style]],
+    points: dict[str, Style],
 ) -> dict[str, Any]:
-    """What report.js draws. Figures of `static` are whole; curves are built there, for the axis that is chosen."""
+    """What report.js draws. Figures of `static` are whole; curves are built there, for the axis that is chosen.
+
+    Args:
+        styles: of the configurations that have curves; `lines`: of each sensitivity; `points`: of every configuration.
+    """
     static = {"profile": profile_figure(judgement, styles)} if not judgement.profile.empty else {}
     for k, (item, styled) in enumerate(zip(judgement.sensitivities, lines, strict=True)):
         static[f"sensitivity-{k}"] = sensitivity_figure(item, facts.metric, styled)
+    static |= {f"cost-{it.column}": cost_figure(it, facts.metric, points) for it in costs(facts, judgement)}
     if judgement.interaction is not None:
         static["interaction"] = interaction_figure(judgement.interaction, facts.metric, facts.higher_is_better)
     if judgement.combinations is not None:
@@ -129,6 +136,50 @@ def profile_figure(judgement: Judgement, styles: dict[str, Style]) -> dict[str, 
     layout = {
         "xaxis": {"type": "log" if log else "linear", "title": {"text": f"times the fewest {judgement.time_unit}"}},
         "yaxis": {"title": {"text": "targets reached"}, "tickformat": "~%", "range": [-0.02, 1.04]},
+    }
+    return {"data": traces, "layout": layout}
+
+
+def cost_figure(item: Cost, metric: str, styles: dict[str, Style]) -> dict[str, Any]:
+    """A point for each configuration, with the interval of its mean."""
+    percent = ".2%" if metrics.metric(metric).is_fraction else ".4f"
+    show = COSTS[item.column][1]
+    groups = {name: k for k, name in enumerate(styles)}
+    traces = []
+    for row in item.points.itertuples():
+        interval = "" if math.isnan(row.low) else f", 95 %: {wording.interval(metric, row.low, row.high)}"
+        style = styles[row.configuration]
+        traces.append(
+            {
+                "name": plotly_text(row.configuration),
+                "group": groups[row.configuration],
+                "mode": "markers",
+                "marker": {"symbol": style.marker, "size": 11, "color": style.colour},
+                "x": rounded([getattr(row, item.column)], 6),
+                "y": rounded([row.mean]),
+                "error_y": {
+                    "array": rounded([row.high - row.mean]),
+                    "arrayminus": rounded([row.mean - row.low]),
+                    "color": style.colour,
+                    "thickness": 1.2,
+                    "width": 3,
+                },
+                "text": [f"{show(getattr(row, item.column))}<br>n = {row.n}{interval}"],
+                "hovertemplate": f"%{{fullData.name}}<br>%{{y:{percent}}} at %{{text}}<extra></extra>",
+            }
+        )
+    layout = {
+        "xaxis": {
+            "type": "log" if item.log else "linear",
+            "title": {"text": item.title},
+            "exponentformat": "SI",
+            **({"dtick": "D2"} if item.log else {}),  # 1, 2, 5: all nine digits are too many
+        },
+        "yaxis": {
+            "type": "log" if curves.is_logarithmic(metric, item.points["mean"]) else "linear",
+            "title": {"text": plotly_text(metric)},
+            "tickformat": "~%" if metrics.metric(metric).is_fraction else "",
+        },
     }
     return {"data": traces, "layout": layout}
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
+from optbench.comparison.report.costs import COSTS, MOST_POINTS, costs, megabytes
 from optbench.comparison.verdicts import Verdict
 from optbench.records import wording
 from optbench.records.record import STATUSES
@@ -98,8 +99,22 @@ def ranking_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup
         *numbers("epochs to best", frame["best_epoch"], lambda x: f"{x:.1f}".removesuffix(".0") if x == x else "–"),
         *numbers("time to best", frame["best_seconds"], wording.seconds),
         *numbers("time an epoch", frame["epoch_seconds"], wording.seconds),
-        *numbers("peak memory", frame["memory_mb"], lambda x: f"{wording.count(x)} MB" if x == x else "–"),
+        *numbers("peak memory", frame["memory_mb"], megabytes),
         *(column for status in STATUSES for column in numbers(status, frame[status], wording.count)),
+    ]
+
+
+def cost_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
+    """The points of the figures of costs, and what has none, as numbers; none where there are no such figures."""
+    shown = costs(facts, judgement)
+    if not shown:
+        return []
+    frame = judgement.ranking[judgement.ranking["n"] > 0].head(MOST_POINTS)
+    mean_intervals = intervals(wording.interval, facts.metric, frame["low"], frame["high"])
+    return [
+        names("configuration", frame["configuration"], swatches),
+        *numbers(facts.metric, frame["mean"], lambda x: wording.value(facts.metric, x), mean_intervals),
+        *(column for it in shown for column in numbers(it.title, frame[it.column], COSTS[it.column][1])),
     ]
 
 

@@ -14,6 +14,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#AA3377", "#999933", "#1
 DASHES = ("solid", "dash", "dot", "dashdot")
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 
+FIRST_MARKERS = (0, 3, 1, 4, 1, 4, 0)  # of each colour, so that `look` keeps what it promises
+
 # The first colours belong to these, whether or not a comparison has them.
 OPTIMIZERS = ("adam", "sgd", "rmsprop", "adamw")
 
@@ -57,7 +59,11 @@ def assign(hues: dict[str, str]) -> dict[str, Style]:
 
 
 def look(colour: int, nth: int) -> Style:
-    """The nth style of a colour. Without colours, the first three of each are still told apart by dash and marker."""
+    """The nth style of a colour.
+
+    The first six have six markers: points without lines are told apart, too. Without colours, the first three of each
+    are still told apart by dash and marker.
+    """
     dash = (colour + nth) % len(DASHES)
-    marker = (dash + 2 * nth + nth // 12 + colour // len(DASHES)) % len(MARKERS)
+    marker = (FIRST_MARKERS[colour] + nth + nth // 12) % len(MARKERS)
     return Style(COLOURS[colour], DASHES[dash], MARKERS[marker])

@@ -9,6 +9,7 @@ from typing import Any
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
+from optbench.comparison.report.costs import COSTS, MOST_POINTS, costs
 from optbench.comparison.tuning import sentence
 from optbench.comparison.verdicts import Family, Verdict
 from optbench.records import metrics, wording
@@ -40,6 +41,7 @@ def markdown(comparison: Comparison) -> str:
         section("Differences", difference_table(facts, judgement, words.family)),
         section("Time to target", target_table(facts, judgement)),
         section("Ratios of times", time_table(facts, judgement)),
+        section("Cost", cost_table(facts, judgement)),
         *(section(f"Sensitivity to {escaped(item.factor)}", listed(said)) for item, said in sensitivities),
         section("Interaction", escaped(words.interaction)),
         section("Tuning", tuning_list(comparison)),
@@ -149,6 +151,24 @@ def time_table(facts: Facts, judgement: Judgement) -> str:
     of = len(judgement.times)
     more = f"\n\nThe first {MOST_PAIRS} of {of} rows; statistics.csv has all." if of > MOST_PAIRS else ""
     return f"{RATIOS}\n\n{table(header, rows, 'lllrrrrl')}{more}" if rows else ""
+
+
+def cost_table(facts: Facts, judgement: Judgement) -> str:
+    shown = costs(facts, judgement)
+    if not shown:
+        return ""
+    results = judgement.ranking[judgement.ranking["n"] > 0].head(MOST_POINTS)
+    rows = [
+        [
+            row.configuration,
+            wording.value(facts.metric, row.mean),
+            wording.interval(facts.metric, row.low, row.high),
+            *(COSTS[it.column][1](getattr(row, it.column)) for it in shown),
+        ]
+        for row in results.itertuples()
+    ]
+    header = ["configuration", facts.metric, "95 % interval", *(it.title for it in shown)]
+    return table(header, rows, "l" + "r" * (len(header) - 1))
 
 
 def reach(row: Any) -> str:
