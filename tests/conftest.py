@@ -1,5 +1,6 @@
 """Small generated data, and the commands as a user types them."""
 
+import gc
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, grammar_parser
 from tensorboard.summary.writer import event_file_writer
 from torch import nn
 
@@ -38,10 +39,14 @@ typed.FORKS.set_forkserver_preload(["preloaded"])
 torch.set_num_threads(1)  # the networks here are too small to share out
 os.environ["OMP_NUM_THREADS"] = "1"  # in the processes that tests start, too
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to Ctrl-C
+for module in ("base", "_utils"):  # each run parses the expressions of configs/ again: a tenth of its time here
+    setattr(sys.modules[f"omegaconf.{module}"], "parse", lru_cache(maxsize=None)(grammar_parser.parse))  # noqa: B010
+typed.draw_images()
+os.fsync = lambda file: None  # as in preloaded.py
 # TensorBoard reads the files of a folder by name, which ends with second, process and number: keep 9 before 10
 event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 
-SMALL = (
+SMALL = (  # with images that are drawn once; see typed.py
     "data=shapes data.train_size=300 data.test_size=60 data.batch_size=50 trainer=cpu trainer.max_epochs=1 "
     "callbacks.figures=null callbacks.histograms=null callbacks.last_checkpoint.min_seconds=0 compare=false"
 ).split() + ["model.layers=[16 relu batchnorm, 16 tanh dropout]"]
@@ -96,6 +101,17 @@ def toy_trainer(**settings) -> pl.Trainer:
     quiet_lightning()
     quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     return instantiate(OmegaConf.load(PROJECT / "configs/trainer/default.yaml"), **{**quiet, **settings})
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass over the libraries: it would look through all they hold, in every run."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # or libraries would complain at the end that what is theirs has leaked
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

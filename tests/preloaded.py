@@ -1,5 +1,6 @@
 """What the process of typed.py imports: all that a command may need, and no thread."""
 
+import gc
 import logging
 import os
 
@@ -11,7 +12,12 @@ import optbench.comparison.report.write
 import optbench.evaluation
 import optbench.pool.launch
 import optbench.run  # noqa: F401
+import typed
 
 for library in ("pytorch_lightning", "lightning_fabric"):  # a command imports them after Hydra has set up logging
     logging.getLogger(library).handlers.clear()
     logging.getLogger(library).propagate = True
+
+typed.draw_images()
+os.fsync = lambda file: None  # tests kill processes, but cut no power
+gc.freeze()  # what is here stays, so a fork need not look through it

@@ -18,6 +18,15 @@ PROJECT = Path(__file__).parents[1]
 FORKS = multiprocessing.get_context("forkserver")
 
 
+def draw_images() -> None:
+    """Those of conftest.SMALL, for all runs of this process and of what is forked from it."""
+    from optbench.training import build
+
+    source = {"train_size": 300, "test_size": 60, "shapes_seed": 0}
+    batches = {"batch_size": 50, "val_size": 0.1, "split_seed": 0, "order_seed": 0, "normalization": "symmetric"}
+    build.read_ahead({"_target_": "optbench.data.datamodule.ShapesDataModule", **source, **batches})
+
+
 class Process:
     """A command that runs; what it prints is in two files of `folder`, until `result` has read them.
 
