@@ -1,3 +1,5 @@
+from itertools import zip_longest
+
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -6,43 +8,52 @@ from omegaconf import OmegaConf
 
 from conftest import OPTIMIZERS, PROJECT, SMALL
 
-GROUPS = (
-    "augmentation",
-    "averaging",
-    "callbacks",
-    "debug",
-    "experiment",
-    "logger",
-    "model",
-    "optimizer",
-    "scheduler",
-    "trainer",
-)
-CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((PROJECT / "configs" / group).glob("*.yaml"))]
+TOGETHER = ("augmentation", "averaging", "callbacks", "logger", "model", "optimizer", "scheduler", "trainer")
+ALONE = ("debug", "experiment")  # they change other groups
 ELSEWHERE = {
+    ("logger", "mlflow"): "makes a database; test_run.py does it",
     ("logger", "wandb"): "needs an account and a package that is no dependency",
     ("trainer", "gpu"): "needs a GPU",
     ("trainer", "ddp"): "starts processes; test_distributed_ddp.py does it",
 }
 
 
-@pytest.mark.parametrize(("group", "choice"), [pair for pair in CHOICES if pair not in ELSEWHERE])
-@pytest.mark.filterwarnings("ignore:.*noload.*")  # SQLAlchemy, of what MLflow does
+def choices(group: str) -> list[str]:
+    names = sorted(path.stem for path in (PROJECT / "configs" / group).glob("*.yaml"))
+    return [name for name in names if (group, name) not in ELSEWHERE]
+
+
+def runs() -> list[dict[str, str]]:
+    """Choices by their groups: each choice is in one run, and as few runs as the largest group has choices."""
+    several = zip_longest(*(choices(group) for group in TOGETHER))
+    together = [{g: name for g, name in zip(TOGETHER, names, strict=True) if name} for names in several]
+    return together + [{group: name} for group in ALONE for name in choices(group)]
+
+
+@pytest.mark.parametrize("chosen", runs(), ids=lambda chosen: ",".join(f"{g}={name}" for g, name in chosen.items()))
 @pytest.mark.filterwarnings("ignore:.*overfit but enabled.*")  # debug=overfit means it
-def test_every_choice_of_every_group_trains(command, tmp_path, group, choice):
+def test_every_choice_of_every_group_trains(command, chosen):
     arguments = list(SMALL)
-    if group in ("callbacks", "debug", "experiment", "logger", "model"):  # with the figures that those may change
+    drawn = {"callbacks", "debug", "experiment", "logger", "model"}  # with the figures that those may change
+    if drawn & chosen.keys():
         arguments = [argument for argument in arguments if not argument.startswith("callbacks")]
-    if group == "model":
+    if "model" in chosen:
         arguments = [argument for argument in arguments if not argument.startswith("model")]
         arguments += ["data.train_size=20", "data.test_size=8", "data.batch_size=10"]  # some are large
-    if (group, choice) == ("logger", "mlflow"):
-        arguments.append(f"logger.mlflow.tracking_uri=sqlite:///{tmp_path}/mlflow.db")
-    selected = f"{group}=[{choice}]" if group == "logger" and choice != "none" else f"{group}={choice}"
-    result = command("train", *arguments, selected)
+    for group, choice in chosen.items():
+        arguments.append(f"{group}=[{choice}]" if group == "logger" and choice != "none" else f"{group}={choice}")
+    result = command("train", *arguments)
     assert result.status == 0, result.err
     assert result.summary["status"] == "completed"
-    assert result.summary["choices"].get(group, choice) == choice  # Hydra keeps no choice of a list
+    recorded = {group: result.summary["choices"].get(group, choice) for group, choice in chosen.items()}
+    assert recorded == chosen  # Hydra keeps no choice of a list
+
+
+def test_every_choice_is_in_a_run():
+    for group in TOGETHER + ALONE:
+        assert sorted(run[group] for run in runs() if group in run) == choices(group)
+        there = {path.stem for path in (PROJECT / "configs" / group).glob("*.yaml")}
+        assert choices(group) and there - set(choices(group)) == {name for g, name in ELSEWHERE if g == group}
 
 
 @pytest.mark.parametrize("choice", ["cifar10", "image_folder", "shapes"])

@@ -326,6 +326,9 @@ def test_mlflow_on_a_local_store(train, tmp_path):
     assert run.data.metrics["val/accuracy"] == pytest.approx(float(row["val/accuracy"]), rel=1e-6)
     assert run.data.metrics["test/accuracy"] == pytest.approx(result.summary["test"]["test/accuracy"], rel=1e-6)
     assert run.info.status == "FINISHED"
+    alone = train("logger=[mlflow]", f"logger.mlflow.tracking_uri={store}", name="alone")
+    assert (alone.status, alone.summary["status"]) == (0, "completed"), alone.err
+    assert len(client.search_runs([experiment.experiment_id])) == 2
 
 
 @pytest.mark.parametrize("logger", ["none", "csv", "tensorboard"])
