@@ -2,7 +2,6 @@ import itertools
 import json
 import re
 import shlex
-import subprocess
 import sys
 
 import pytest
@@ -14,25 +13,29 @@ from conftest import PROJECT, SMALL, shell
 TRAIN = str(PROJECT / "src" / "train.py")
 
 
-def test_help_shows_groups_and_commands():
-    result = shell(sys.executable, TRAIN, "--help")
-    assert result.returncode == 0, result.stderr
-    for group in ("augmentation", "callbacks", "data", "logger", "model", "optimizer", "scheduler", "trainer"):
-        choices = ", ".join(sorted(path.stem for path in (PROJECT / "configs" / group).glob("*.yaml")))
-        assert f"{group}: {choices}" in result.stdout
-    assert "python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2" in result.stdout
+START = """
+import runpy, sys
+for flags in ["--help"], ["--cfg", "job"]:
+    sys.argv = [TRAIN, *flags]
+    try:
+        runpy.run_path(TRAIN, run_name="__main__")
+    except SystemExit as end:
+        assert not end.code
+    loaded = {"torch", "pytorch_lightning", "rich.table"} & set(sys.modules)
+    assert not loaded, (flags, loaded)
+    print("-" * 20)
+"""
 
 
 def test_help_and_configuration_load_neither_torch_nor_lightning():
-    code = (
-        "import runpy, sys; sys.argv = ['train.py', '--cfg', 'job']\n"
-        "try:\n    runpy.run_path(sys.argv.pop(0) and PATH, run_name='__main__')\n"
-        "finally:\n    assert not {'torch', 'pytorch_lightning', 'rich.table'} & set(sys.modules), sorted(sys.modules)"
-    )
-    code = code.replace("sys.argv.pop(0) and PATH", repr(TRAIN))
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PROJECT / "src")
+    result = shell(sys.executable, "-c", f"TRAIN = {TRAIN!r}\n{START}", cwd=PROJECT / "src")
     assert result.returncode == 0, result.stderr
-    assert "weight_decay_on: all" in result.stdout
+    shown, configuration, _ = result.stdout.split("-" * 20)
+    for group in ("augmentation", "callbacks", "data", "logger", "model", "optimizer", "scheduler", "trainer"):
+        choices = ", ".join(sorted(path.stem for path in (PROJECT / "configs" / group).glob("*.yaml")))
+        assert f"{group}: {choices}" in shown
+    assert "python src/train.py -m optimizer=adam,sgd,rmsprop,adamw seed=0,1,2" in shown
+    assert "weight_decay_on: all" in configuration
 
 
 def test_train_and_evaluate_in_fresh_processes(tmp_path):
