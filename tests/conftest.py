@@ -157,6 +157,12 @@ def quiet_after() -> Iterator[None]:
 
 
 @pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report's figures are drawn, but their files stay empty: to fill these takes most of a report's time."""
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda self, path, **_: Path(path).touch())
+
+
+@pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, quiet_after: None
 ) -> Callable[..., Result]:

@@ -115,6 +115,7 @@ def test_what_failed_is_tried_again_and_what_diverged_is_not(train, resume, monk
     assert "has diverged before: nothing is left to do." in resumed.out
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_signal_ends_a_sweep_and_its_comparison_is_written(train, resume, monkeypatch):
     strike(monkeypatch, 3, send(signal.SIGTERM))
     stopped = train(*SWEEP, "compare=true")

@@ -39,6 +39,7 @@ def pair(comparison: Comparison) -> pd.Series:
 # Seeds added by hand
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_seeds_that_are_added_after_a_report_are_counted_and_corrected(tmp_path: Path, capsys):
     first, second = a_sweep(tmp_path / "first", range(3)), a_sweep(tmp_path / "second", range(3, 5), LATER)
     plain = pair(compare([str(first), str(second)]))

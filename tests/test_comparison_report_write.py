@@ -38,6 +38,7 @@ def test_a_sweep_ends_with_its_comparison(train):
         assert row["configuration"] == summary["choices"]["optimizer"]
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_sweep_with_a_run_that_fails_and_one_that_diverges_is_compared_too(train):
     result = train("-m", "optimizer=sgd", "optimizer.lr=0.01,0,1e38", "trainer.log_every_n_steps=1", "compare=true")
     assert result.status == 1
@@ -46,6 +47,7 @@ def test_a_sweep_with_a_run_that_fails_and_one_that_diverges_is_compared_too(tra
     assert "Diverged: lr=1e+38 in its only run. Failed: lr=0 in its only run." in " ".join(result.out.split())
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_sweep_that_is_interrupted_is_compared_too(train, monkeypatch):
     work, calls = run_module.train_and_test, []
 
@@ -83,6 +85,7 @@ def sweep(tmp_path: Path) -> Path:
     return write_sweep(tmp_path / "a sweep", {"adam": 0.5, "sgd": 0.6, "rmsprop": 0.5})
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_finished_sweep_again(command, sweep):
     result = command("compare", f"runs={sweep}", "baseline=adam", "target=[0.3,0.4]")
     assert result.status == 0, result.err
@@ -97,6 +100,7 @@ def test_a_finished_sweep_again(command, sweep):
         assert {row["target"] for row in csv.DictReader(file)} == {"", "0.3", "0.4"}
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_several_sweeps_go_to_a_folder_of_their_own(command, sweep, tmp_path):
     other = write_sweep(tmp_path / "other", {"adamw": 0.5})
     result = command("compare", f"runs=[{sweep},{other}]", f"output={tmp_path}/out")
@@ -141,6 +145,7 @@ def test_the_name_of_a_question_is_one_that_a_file_system_takes(tmp_path):
     assert len(names) == 2 and max(map(len, names)) < 150
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_a_glob_and_a_running_sweep(command, sweep):
     write_run(sweep / "9_optimizer=adamw,seed=0", "adamw", status="running", epochs=2)
     result = command("compare", f"runs={sweep}/*", f"output={sweep}/out")
@@ -148,6 +153,7 @@ def test_a_glob_and_a_running_sweep(command, sweep):
     assert "adamw" in result.out and "1 running" in (sweep / "out" / "report.md").read_text()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_the_terminal_names_the_best_of_many(sweep, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("optbench.comparison.report.write.MOST_ROWS", 1)
     compare_runs(str(sweep), output=str(tmp_path / "out"))

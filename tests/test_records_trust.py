@@ -230,6 +230,7 @@ def test_a_run_of_a_resumed_sweep_has_todays_configuration(command, sweep, marke
     assert not marker.exists()
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_compare_builds_nothing(command, tmp_path, marker):
     for seed in range(2):
         bad = {"model._target_": RUN, "model.command": "=cmd|' /C calc'!A0"}
