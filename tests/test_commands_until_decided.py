@@ -147,9 +147,14 @@ def story(folder: Path) -> dict:
 MEANS = {"adam": 0.60, "rmsprop": 0.60, "sgd": 0.58}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    """A sweep that nobody disturbed."""
+    return run(tmp_path_factory.mktemp("whole"), MEANS)
+
+
 @pytest.mark.parametrize("at", [0, 9, 16])
-def test_it_resumes_where_a_run_was_killed(tmp_path: Path, at: int):
-    whole = run(tmp_path / "whole", MEANS)
+def test_it_resumes_where_a_run_was_killed(tmp_path: Path, whole: Launcher, at: int):
 
     def kill(number: int) -> None:
         if number == at:
@@ -158,14 +163,15 @@ def test_it_resumes_where_a_run_was_killed(tmp_path: Path, at: int):
     with pytest.raises(Killed):
         run(tmp_path / "killed", MEANS, fail=kill)
     resumed = run(tmp_path / "killed", MEANS)
-    assert resumed.batches == whole.batches and story(tmp_path / "killed") == story(tmp_path / "whole")
-    runs = [sorted(path.name for path in (tmp_path / name).glob("*_*")) for name in ("whole", "killed")]
+    assert resumed.batches == whole.batches and story(tmp_path / "killed") == story(whole.folder)
+    runs = [sorted(path.name for path in folder.glob("*_*")) for folder in (whole.folder, tmp_path / "killed")]
     assert runs[0] == runs[1]
 
 
 @pytest.mark.parametrize("write", [1, 2, 3, 4, 5])
-def test_it_resumes_where_it_was_killed_at_a_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int):
-    whole = run(tmp_path / "whole", MEANS)
+def test_it_resumes_where_it_was_killed_at_a_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Launcher, write: int
+):
     count = 0
 
     def killed_after(self: Plan, folder: Path) -> None:
@@ -181,7 +187,7 @@ def test_it_resumes_where_it_was_killed_at_a_look(tmp_path: Path, monkeypatch: p
         run(tmp_path / "killed", MEANS)
     monkeypatch.setattr(Plan, "write", written)
     resumed = run(tmp_path / "killed", MEANS)
-    assert resumed.batches == whole.batches and story(tmp_path / "killed") == story(tmp_path / "whole")
+    assert resumed.batches == whole.batches and story(tmp_path / "killed") == story(whole.folder)
 
 
 def test_without_all_its_runs_there_is_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -225,6 +231,7 @@ def test_what_it_refuses(train, arguments, words):
     assert not list(refused.folder.glob("*_*"))
 
 
+@pytest.mark.usefixtures("unrendered")
 def test_as_typed_with_the_serial_launcher(train, command, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(looks, "LEVELS", {3: 0.0003, 4: 0.0497})
     done = train("-m", "optimizer=adam,sgd", "seed=until_decided", "compare=true", "optimizer.lr=1e-9")

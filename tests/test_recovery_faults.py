@@ -23,9 +23,9 @@ def faults(monkeypatch):
         return typed.script("train", *arguments, folder=self.root, env=self.environment)
 
     monkeypatch.setattr(faults.Campaign, "launch", launch)
-    monkeypatch.setattr(faults, "MOMENTS", (0.1, 2.5))
+    monkeypatch.setattr(faults, "MOMENTS", (0.1, 1.5))
     monkeypatch.setattr(
-        faults, "RUN", [*faults.RUN, "data.train_size=600", "data.test_size=60", "trainer.max_epochs=5"]
+        faults, "RUN", [*faults.RUN, "data.train_size=400", "data.test_size=60", "trainer.max_epochs=4"]
     )
     return faults
 

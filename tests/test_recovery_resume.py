@@ -12,7 +12,8 @@ import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 
-from conftest import Result, trained
+import typed
+from conftest import PROJECT, SMALL, Result, trained
 from optbench.callbacks import last_checkpoint
 from optbench.callbacks.last_checkpoint import LastCheckpoint
 from optbench.records import files
@@ -78,18 +79,35 @@ def kill(train: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, batch: i
         train(*(arguments or EPOCHS))
 
 
+@pytest.fixture(scope="module")
+def killed_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    done = typed.Process(train_and_be_killed, folder, folder=folder.parent).result()
+    assert done.returncode == 1 and "Killed" in done.stderr, done.stderr
+    return folder.rename(folder.with_name("kept"))  # nothing is found where it was
+
+
+def train_and_be_killed(folder: Path) -> None:
+    strike(pytest.MonkeyPatch(), 14, raise_killed)
+    typed.run_script(str(PROJECT / "src" / "train.py"), (*SMALL, *EPOCHS, f"hydra.run.dir={folder}"))
+
+
+@pytest.fixture
+def killed(killed_run, tmp_path):
+    """A run that was killed in its third epoch; `resume_run` resumes it."""
+    return Path(shutil.copytree(killed_run, tmp_path / "run"))
+
+
 @pytest.mark.parametrize(
     ("optimizer", "scheduler"),
     [("adam", "plateau"), ("sgd", "cosine"), ("rmsprop", "onecycle"), ("adamw", "constant"), ("sgd", "plateau")],
 )
-@pytest.mark.parametrize("every_n_steps", [None, 2])
-def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimizer, scheduler, every_n_steps):
+def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimizer, scheduler):
     arguments = [
         *EPOCHS,
         *FIGURES,
         f"optimizer={optimizer}",
         f"scheduler={scheduler}",
-        f"callbacks.last_checkpoint.every_n_steps={every_n_steps or 'null'}",
         "augmentation=[trivial_augment,crop_flip,mixup]",
     ]
     monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)  # the steps of the figures are compared
@@ -97,12 +115,13 @@ def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimi
         arguments += ["scheduler.patience=0", "scheduler.threshold=1", "scheduler.min_lr=0"]  # acts after every epoch
     whole = train(*arguments, name="whole")
     assert whole.status == 0, whole.err
-    kill(train, monkeypatch, 9, *arguments)
-    resumed = resume_run()
-    assert resumed.status == 0, resumed.err
-    (entry,) = resumed.summary["resumed"]
-    assert entry["step"] == (8 if every_n_steps else 6)
-    assert differences(whole.folder, resumed.folder) == []
+    for every_n_steps, step in {"null": 6, "2": 8}.items():
+        kill(train, monkeypatch, 9, *arguments, f"callbacks.last_checkpoint.every_n_steps={every_n_steps}")
+        resumed = resume_run()
+        assert resumed.status == 0, resumed.err
+        (entry,) = resumed.summary["resumed"]
+        assert entry["step"] == step
+        assert differences(whole.folder, resumed.folder) == []
 
 
 def saves_of_last(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -274,9 +293,8 @@ def test_a_moved_folder_resumes(train, resume_run, monkeypatch, whole, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_checkpoint_it_starts_at_the_beginning(train, resume_run, monkeypatch, whole):
-    kill(train, monkeypatch)
-    shutil.rmtree(whole.folder.parent / "run" / "checkpoints")
+def test_without_a_checkpoint_it_starts_at_the_beginning(resume_run, killed, whole):
+    shutil.rmtree(killed / "checkpoints")
     resumed = resume_run()
     assert "No checkpoint to resume from: the run begins anew." in resumed.out
     assert differences(whole.folder, resumed.folder) == []
@@ -300,9 +318,8 @@ def torn(content: bytes, how: str) -> bytes:
 @pytest.mark.parametrize(
     "how", ["empty", "one byte", "header", "half", "last byte", "zeros", "a bit of a tensor", "text"]
 )
-def test_a_damaged_checkpoint_is_passed_over(train, resume_run, monkeypatch, whole, how):
-    kill(train, monkeypatch)
-    path = whole.folder.parent / "run" / "checkpoints" / "last.ckpt"
+def test_a_damaged_checkpoint_is_passed_over(resume_run, killed, whole, how):
+    path = killed / "checkpoints" / "last.ckpt"
     path.write_bytes(torn(path.read_bytes(), how))
     resumed = resume_run()
     assert resumed.status == 0, resumed.err
@@ -311,9 +328,8 @@ def test_a_damaged_checkpoint_is_passed_over(train, resume_run, monkeypatch, who
     assert differences(whole.folder, resumed.folder) == []
 
 
-def test_a_damaged_best_checkpoint_is_trained_again(train, resume_run, monkeypatch, whole):
-    kill(train, monkeypatch)
-    path = whole.folder.parent / "run" / "checkpoints" / "best.ckpt"
+def test_a_damaged_best_checkpoint_is_trained_again(resume_run, killed, whole):
+    path = killed / "checkpoints" / "best.ckpt"
     path.write_bytes(path.read_bytes()[:-1])
     resumed = resume_run()
     assert "best.ckpt cannot be read" in resumed.out and "begins anew" in resumed.out
@@ -329,11 +345,11 @@ class Malicious:
 
 
 @pytest.mark.filterwarnings("ignore:.*weights_only.*")
-def test_a_malicious_checkpoint_executes_nothing(train, resume_run, command, monkeypatch, tmp_path, whole):
-    kill(train, monkeypatch)
+@pytest.mark.usefixtures("unrendered")
+def test_a_malicious_checkpoint_executes_nothing(resume_run, command, tmp_path, killed, whole):
     proof = tmp_path / "executed"
     for name in ("last", "best", "previous"):
-        torch.save({"state_dict": {}, "evil": Malicious(proof)}, tmp_path / "run" / "checkpoints" / f"{name}.ckpt")
+        torch.save({"state_dict": {}, "evil": Malicious(proof)}, killed / "checkpoints" / f"{name}.ckpt")
     for name in ("last", "best"):
         refused = command("evaluate", f"run={tmp_path}/run", f"checkpoint={name}")
         assert refused.status == 1 and f"{name}.ckpt cannot be read" in refused.sentence
@@ -372,10 +388,9 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(train, resume_run, monkeypa
     assert differences(whole.folder, resumed.folder) == []
 
 
-def test_what_a_killed_process_was_writing_is_swept_up(train, resume_run, monkeypatch, whole):
-    kill(train, monkeypatch)
+def test_what_a_killed_process_was_writing_is_swept_up(resume_run, killed):
     for name in (".summary.json.77", "checkpoints/.last.ckpt.77", "checkpoints/.previous.77"):
-        (whole.folder.parent / "run" / name).write_text("half")
+        (killed / name).write_text("half")
     left = [path.name for path in resume_run().folder.rglob(".*") if path.is_file()]
     assert left == [".lock"]
 
@@ -386,18 +401,16 @@ def test_what_is_done_is_done(resume_run, whole):
     assert again.summary == whole.summary
 
 
-def test_a_folder_has_one_process(train, resume_run, monkeypatch, whole):
-    kill(train, monkeypatch)
-    before = (whole.folder.parent / "run" / "summary.json").read_bytes()
-    with FileLock(whole.folder.parent / "run" / ".lock"):
+def test_a_folder_has_one_process(resume_run, killed):
+    before = (killed / "summary.json").read_bytes()
+    with FileLock(killed / ".lock"):
         refused = resume_run()
     assert refused.status == 1 and "is in use: another process is working on this run." in refused.sentence
     assert (refused.folder / "summary.json").read_bytes() == before
     assert resume_run().status == 0
 
 
-def test_it_must_be_the_run_that_began(train, resume_run, monkeypatch):
-    kill(train, monkeypatch)
+def test_it_must_be_the_run_that_began(resume_run, killed, monkeypatch):
     monkeypatch.setattr("optbench.data.datamodule.ImageDataModule.order_sha256", lambda self: "another")
     refused = resume_run()
     assert refused.status == 1
