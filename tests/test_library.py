@@ -17,6 +17,7 @@ import optbench
 from conftest import PROJECT, trained
 from optbench.comparison.analysis import Comparison
 from optbench.data.shapes import make_shapes
+from optbench.records.old_names import updated_configuration
 from optbench.records.record import RunRecord
 from sweeps import write_run, write_sweep
 
@@ -181,6 +182,7 @@ def test_images_that_do_not_fit(run, tmp_path):
 def test_weights_that_are_not_there(tmp_path):
     record = write_run(tmp_path / "run", status="failed")
     run = optbench.load_run(str(tmp_path / "run"))
+    record.config = updated_configuration(record.config)
     assert run.record == record
     assert repr(run) == "<Run run: failed, 5 epochs>"
     with pytest.raises(ValueError, match=r"^weights=bets is not known: use best or last\.$"):

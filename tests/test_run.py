@@ -159,7 +159,7 @@ def test_a_bug_is_recorded_as_failed(train, monkeypatch):
     def broken(self, *args):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(Classifier, "_step", broken)
+    monkeypatch.setattr(Classifier, "_look", broken)
     result = train()
     assert result.status == 1
     assert "Unexpected RuntimeError in test_run.py" in result.sentence

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -300,7 +301,7 @@ def test_a_tuning_of_real_runs_and_the_use_of_what_it_found(tmp_path):
         folder=tmp_path,
     ).result()  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "1 of 4  [0] optimizer=" in done.stdout  # the pool
+    assert re.search(r"1 of 4  \[\d\] optimizer=", done.stdout)  # the pool: any of its runs may be the first to end
     for run in folder.glob("*/*/summary.json"):
         record = json.loads(run.read_text())
         assert record["status"] == "completed" and bool(record["test"]) is (run.parts[-3] == "final")

@@ -196,10 +196,13 @@ def separate(keys: Sequence[str], factors: Factors, records: Sequence[RunRecord]
     }
 
 
+ELSEWHERE = ("model.optimizer.", "model.scheduler.")  # lightning-hydra-template's model has them, too
+
+
 def networks(factors: Factors, records: Sequence[RunRecord]) -> list[str]:
     """The network of each run, as far as networks vary: `mlp`, `mlp dropout=0.2`; '' where a record has none."""
     keys: list[str] = []
-    for key in sorted(key for key in factors.varying if key.partition(".")[0] == "model"):
+    for key in sorted(key for key in factors.varying if key.split(".")[0] == "model" and not key.startswith(ELSEWHERE)):
         if not determined(factors.varying[key], [factors.varying[other] for other in keys]):
             keys.append(key)
     names = configuration_names(keys, factors, records) if keys else [""] * len(records)
