@@ -42,7 +42,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background
 for module in ("base", "_utils"):  # each run parses the expressions of configs/ again: a tenth of its time here
     setattr(sys.modules[f"omegaconf.{module}"], "parse", lru_cache(maxsize=None)(grammar_parser.parse))  # noqa: B010
 typed.draw_images()
-os.fsync = lambda file: None  # as in preloaded.py
+os.fsync = lambda fd: None  # as in preloaded.py
 # TensorBoard reads the files of a folder by name, which ends with second, process and number: keep 9 before 10
 event_file_writer._global_uid = event_file_writer.AtomicCounter(100_000)
 

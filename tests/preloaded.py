@@ -19,5 +19,5 @@ for library in ("pytorch_lightning", "lightning_fabric"):  # a command imports t
     logging.getLogger(library).propagate = True
 
 typed.draw_images()
-os.fsync = lambda file: None  # tests kill processes, but cut no power
+os.fsync = lambda fd: None  # tests kill processes, but cut no power
 gc.freeze()  # what is here stays, so a fork need not look through it

@@ -529,5 +529,5 @@ def test_each_pair_of_network_and_optimizer_is_tuned(tmp_path: Path) -> None:
         "claims hold at that one."
     )
     assert len(by_network(comparison)) == 1
-    claims = {claim.item: claim.text for claim in comparison.judgement.ledger}
+    claims = {str(claim.item): claim.text for claim in comparison.judgement.ledger}
     assert claims["Configurations tried"] == "conv adam 2, conv sgd 2, mlp adam 2, mlp sgd 2"

@@ -116,6 +116,12 @@ def test_the_figure_for_a_paper(networks: Comparison) -> None:
         "peak memory (MB)",
     ]
     assert panels[0].get_xscale() == "log" and panels[3].get_xscale() == "linear"
-    assert [line.get_xdata()[0] for line in panels[0].lines] == [94762, 94762, 30730, 5951114, 5951114]
+    assert [np.ravel(line.get_xdata()).tolist()[0] for line in panels[0].lines] == [
+        94762,
+        94762,
+        30730,
+        5951114,
+        5951114,
+    ]
     legend = figure.legends[0]
     assert legend.get_title().get_text() == "the best 5 of 6 configurations; bars: 95 % interval"
