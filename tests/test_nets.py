@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -172,6 +173,12 @@ def test_networks_of_libraries_take_other_shapes_and_many_classes():
     assert timm_net((3, 24, 24), 2, "vit_tiny_patch16_224", None, {"patch_size": 6}).eval()(
         torch.zeros(1, 3, 24, 24)
     ).shape == (1, 2)
+
+
+def test_without_timm_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match=r"model.name=resnet18 needs the package timm. It is the extra `networks`"):
+        timm_net((3, 32, 32), 10, "resnet18", None, {})
 
 
 def test_images_that_are_too_small_for_a_network_of_a_library():

@@ -73,8 +73,12 @@ def timm_net(image_shape: ImageShape, classes: int, name: str, weights: None, op
     Raises:
         ValueError: for an unknown name, what the builder refuses, images that are too small, or weights.
     """
-    import timm  # an extra: torchvision's networks must not need it
-
+    try:
+        import timm  # an extra: torchvision's networks must not need it
+    except ImportError as error:
+        raise ValueError(
+            f"model.name={name} needs the package timm. It is the extra `networks`: pip install timm."
+        ) from error
     check_request(name, timm.list_models(), weights, "timm")  # a name of another kind would fetch its configuration
     sized = timm.get_pretrained_cfg(name).fixed_input_size  # type: ignore[union-attr]
 
