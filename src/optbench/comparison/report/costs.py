@@ -47,12 +47,17 @@ class Cost:
     without: list[str]
 
 
+def shown(judgement: Judgement) -> pd.DataFrame:
+    """The rows of the ranking of which costs are shown: those with a result, the best first."""
+    return judgement.ranking[judgement.ranking["n"] > 0].head(MOST_POINTS)
+
+
 def costs(facts: Facts, judgement: Judgement) -> list[Cost]:
     """None where all configurations have the same number of parameters, or fewer than two say it.
 
     Seconds and memory of different devices are left out: they do not compare.
     """
-    results = judgement.ranking[judgement.ranking["n"] > 0].head(MOST_POINTS)
+    results = shown(judgement)
     if results["parameters"].nunique() < 2:
         return []
     found = []
@@ -66,8 +71,8 @@ def costs(facts: Facts, judgement: Judgement) -> list[Cost]:
     return found
 
 
-def unrecorded(shown: list[Cost]) -> list[str]:
+def unrecorded(found: list[Cost]) -> list[str]:
     """A sentence for each cost that some configurations do not say."""
     return [
-        f"Not recorded, so without a point: {it.title} of {wording.names(it.without)}." for it in shown if it.without
+        f"Not recorded, so without a point: {it.title} of {wording.names(it.without)}." for it in found if it.without
     ]

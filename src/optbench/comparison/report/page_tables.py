@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
-from optbench.comparison.report.costs import COSTS, MOST_POINTS, costs, megabytes
+from optbench.comparison.report.costs import COSTS, costs, megabytes, shown
 from optbench.comparison.verdicts import Verdict
 from optbench.records import wording
 from optbench.records.record import STATUSES
@@ -106,15 +106,15 @@ def ranking_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup
 
 def cost_table(facts: Facts, judgement: Judgement, swatches: dict[str, Markup]) -> list[Column]:
     """The points of the figures of costs, and what has none, as numbers; none where there are no such figures."""
-    shown = costs(facts, judgement)
-    if not shown:
+    found = costs(facts, judgement)
+    if not found:
         return []
-    frame = judgement.ranking[judgement.ranking["n"] > 0].head(MOST_POINTS)
+    frame = shown(judgement)
     mean_intervals = intervals(wording.interval, facts.metric, frame["low"], frame["high"])
     return [
         names("configuration", frame["configuration"], swatches),
         *numbers(facts.metric, frame["mean"], lambda x: wording.value(facts.metric, x), mean_intervals),
-        *(column for it in shown for column in numbers(it.title, frame[it.column], COSTS[it.column][1])),
+        *(column for it in found for column in numbers(it.title, frame[it.column], COSTS[it.column][1])),
     ]
 
 

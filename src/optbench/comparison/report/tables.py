@@ -9,7 +9,7 @@ from typing import Any
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
-from optbench.comparison.report.costs import COSTS, MOST_POINTS, costs
+from optbench.comparison.report.costs import COSTS, costs, shown
 from optbench.comparison.tuning import sentence
 from optbench.comparison.verdicts import Family, Verdict
 from optbench.records import metrics, wording
@@ -154,20 +154,20 @@ def time_table(facts: Facts, judgement: Judgement) -> str:
 
 
 def cost_table(facts: Facts, judgement: Judgement) -> str:
-    shown = costs(facts, judgement)
-    if not shown:
+    found = costs(facts, judgement)
+    if not found:
         return ""
-    results = judgement.ranking[judgement.ranking["n"] > 0].head(MOST_POINTS)
+    results = shown(judgement)
     rows = [
         [
             row.configuration,
             wording.value(facts.metric, row.mean),
             wording.interval(facts.metric, row.low, row.high),
-            *(COSTS[it.column][1](getattr(row, it.column)) for it in shown),
+            *(COSTS[it.column][1](getattr(row, it.column)) for it in found),
         ]
         for row in results.itertuples()
     ]
-    header = ["configuration", facts.metric, "95 % interval", *(it.title for it in shown)]
+    header = ["configuration", facts.metric, "95 % interval", *(it.title for it in found)]
     return table(header, rows, "l" + "r" * (len(header) - 1))
 
 
