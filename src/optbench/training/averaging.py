@@ -94,14 +94,17 @@ class Average(EvaluatedWeights):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
-        self.average, self.count = State(), 0
+        self.average, self.count, self._taken = State(), 0, 0
 
     def weight(self, step: int) -> float | None:
         """How much the weights after this step count in the average; None: not at all, and there is no average yet."""
         raise NotImplementedError
 
     def take(self, step: int) -> None:
-        """Let the weights after `step` steps into the average."""
+        """Let the weights after `step` steps into the average, once: a batch that only adds gradients makes no step."""
+        if step <= self._taken:
+            return
+        self._taken = step
         weight = self.weight(step)
         if weight is None:
             return
@@ -121,9 +124,9 @@ class Average(EvaluatedWeights):
             self.net.load_state_dict(self.average)
         return copy_of(self.net)
 
-    def resume(self, average: State, count: int) -> None:
-        """Go on from what a checkpoint holds."""
-        self.count = count
+    def resume(self, average: State, count: int, step: int) -> None:
+        """Continue from what a checkpoint of that step holds."""
+        self.count, self._taken = count, step
         if count:
             device = next(self.net.parameters()).device
             self.average = {name: tensor.to(device, copy=True) for name, tensor in average.items()}

@@ -77,9 +77,8 @@ class Classifier(pl.LightningModule):
         self._seen = {stage: Predictions() for stage in ("train", "val", "test", "test_flips")}
         self.test_logits = self.test_labels = torch.empty(0)
         self._batch = -1  # the last one that was trained on
-        self._averaged = 0  # the last step that is in the average
         self._evaluated: EvaluatedWeights | None = None  # where other weights are evaluated than those that train
-        self._loaded_average: tuple[dict[str, Tensor], int] | None = None  # of the checkpoint that training starts from
+        self._loaded_average: tuple[dict[str, Tensor], int, int] | None = None  # of the checkpoint to start from
 
     def forward(self, images: Tensor) -> Tensor:
         return self.net(images)
@@ -124,10 +123,8 @@ class Classifier(pl.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        step = self.trainer.global_step
-        if isinstance(self._evaluated, Average) and step > self._averaged:  # not after a batch that only adds gradients
-            self._averaged = step
-            self._evaluated.take(step)
+        if isinstance(self._evaluated, Average):
+            self._evaluated.take(self.trainer.global_step)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._look(batch, "val")
@@ -193,7 +190,7 @@ class Classifier(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "averaged" in checkpoint:
             average = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
-            self._loaded_average, self._averaged = (average, checkpoint["averaged"]), checkpoint["global_step"]
+            self._loaded_average = average, checkpoint["averaged"], checkpoint["global_step"]
         checkpoint["state_dict"] = checkpoint.get("trained", checkpoint["state_dict"])
         if "seen" in checkpoint:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
