@@ -16,7 +16,7 @@ from optbench.comparison.factors import Factors
 from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
 from optbench.comparison.judgement import Judgement
-from optbench.comparison.report import figures, palette
+from optbench.comparison.report import figures, palette, paper
 from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
 from optbench.comparison.times import TIMES
 from optbench.comparison.verdicts import Family
@@ -342,9 +342,9 @@ def test_lines_look_as_the_palette_says(drawn):
     style = palette.styles(made().facts)["sgd"]
     for name in ("curves", "time_to_target", "sensitivity_optimizer.lr"):
         sgd = line(drawn[name].axes[0], "sgd")
-        assert (sgd.get_color(), sgd.get_marker()) == (style.colour, figures.MARKERS[style.marker])
-    assert set(figures.MARKERS) == set(palette.MARKERS)
-    assert set(figures.DASHES) == set(palette.DASHES)
+        assert (sgd.get_color(), sgd.get_marker()) == (style.colour, paper.MARKERS[style.marker])
+    assert set(paper.MARKERS) == set(palette.MARKERS)
+    assert set(paper.DASHES) == set(palette.DASHES)
 
 
 def test_nothing_is_drawn_of_nothing():
@@ -392,4 +392,4 @@ def test_a_loss_that_explodes_has_a_logarithmic_axis_and_no_per_cent():
     ("text", "shown"), [("short", "short"), ("abcdefghijkl", "abcde…ijkl"), ("a\nb\x1b[0m", "a b [0m")]
 )
 def test_long_names_are_shortened_in_the_middle(text, shown):
-    assert figures.shortened(text, 10) == shown
+    assert paper.shortened(text, 10) == shown
