@@ -15,7 +15,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator, NullLoca
 from optbench.comparison.analysis import Comparison
 from optbench.comparison.facts import Facts
 from optbench.comparison.report import curves as lines
-from optbench.comparison.report import palette
+from optbench.comparison.report import figures_tuning, palette
 from optbench.comparison.report.costs import costs
 from optbench.comparison.report.curves import Curve
 from optbench.comparison.report.paper import (
@@ -50,6 +50,7 @@ NAMES = (
     "cost",
     "sensitivity_.+",
     "interaction",
+    "tuning_(trials|seconds|chances|rates)",
 )
 MOST_RANKS, MOST_PAIRS, MOST_CELLS = 30, 20, 150
 
@@ -89,6 +90,10 @@ def draw(comparison: Comparison) -> dict[str, Figure]:
             },
             "interaction": interaction(comparison.facts, comparison.judgement.interaction),
         }
+        if comparison.tuning:
+            figures |= figures_tuning.draw(
+                comparison.tuning, palette.search_styles(comparison.facts, comparison.tuning)
+            )
         return {name: figure for name, figure in figures.items() if figure is not None}
 
 

@@ -53,7 +53,7 @@ def render(comparison: Comparison) -> str:
     data = page_data(facts, judgement, means, {name: styles[name] for name in carried}, lines, styles)
     costs = costs_of(facts, judgement)
     order = {name: k for k, name in enumerate(styles)}
-    tuning = tuning_section(comparison, styles, data)
+    tuning = tuning_section(comparison, data)
     page = environment.get_template("report.html.jinja").render(
         facts=facts,
         judgement=judgement,
@@ -97,13 +97,12 @@ def render(comparison: Comparison) -> str:
     return page.encode("utf-8", "replace").decode("utf-8")
 
 
-def tuning_section(comparison: Comparison, styles: dict[str, Style], data: dict[str, Any]) -> dict[str, Any]:
+def tuning_section(comparison: Comparison, data: dict[str, Any]) -> dict[str, Any]:
     """What tuning.html.jinja needs; its figures are added to `data`."""
     tuning = comparison.tuning
     if tuning is None:
         return {"tuning": None}
-    own = palette.assign({search.name: search.contestant.optimizer for search in tuning.searches})
-    own |= {search.name: styles[search.configuration] for search in tuning.searches if search.configuration in styles}
+    own = palette.search_styles(comparison.facts, tuning)
     figures = page_tuning.tuning_figures(tuning, own)
     data["static"] |= figures
     swatches = {name: swatch(style) for name, style in own.items()}

@@ -70,10 +70,9 @@ def curves(tuning: Tuning, styles: dict[str, Style], across: str, title: str) ->
                 + "}, band %{text}<extra></extra>",
             }
         )
-    scores = pd.concat([search.trials.score for search in tuning.searches]).dropna()
     layout = {
         "xaxis": {"title": {"text": title}},
-        "yaxis": {"title": {"text": tuning.metric}, "tickformat": "~%" if percent else "", "range": room(scores)},
+        "yaxis": {"title": {"text": tuning.metric}, "tickformat": "~%" if percent else "", "range": room(tuning)},
     }
     return {"data": [*bands, *lines], "layout": layout}
 
@@ -83,11 +82,13 @@ def worst(tuning: Tuning) -> float:
     return -1.0 if tuning.sign > 0 else 1e6
 
 
-def room(scores: pd.Series) -> list[float] | None:
+def room(tuning: Tuning) -> list[float] | None:
     """An axis without the worst quarter of scores and without what a band does not know, both of which are far off."""
+    scores = pd.concat([search.trials.score for search in tuning.searches]).dropna()
     if scores.empty:
         return None
-    low, high = float(scores.quantile(0.25)), float(scores.max())
+    worst_quarter = float(scores.quantile(0.25 if tuning.sign > 0 else 0.75))
+    low, high = (worst_quarter, float(scores.max())) if tuning.sign > 0 else (float(scores.min()), worst_quarter)
     margin = 0.15 * (high - low) or 0.01
     return [low - margin, high + margin]
 

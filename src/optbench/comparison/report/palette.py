@@ -6,6 +6,7 @@ from itertools import chain, cycle
 
 from optbench.comparison.facts import Facts
 from optbench.comparison.sensitivity import Sensitivity
+from optbench.comparison.tuning import Tuning
 
 # Safe for colour-blind readers and legible on white and on a dark page, which leaves neither yellow nor black:
 # blue, vermillion, green and purple of Okabe and Ito (jfly.uni-koeln.de/color), then wine, olive and dark green
@@ -39,6 +40,12 @@ def line_styles(facts: Facts, sensitivity: Sensitivity) -> dict[str, Style]:
     hues = set(facts.hues.values())
     lines = dict.fromkeys(sensitivity.points["line"])
     return assign({line: next((word for word in line.split(" ") if word in hues), line) for line in lines})
+
+
+def search_styles(facts: Facts, tuning: Tuning) -> dict[str, Style]:
+    """One style per search of a tuning: that of its final runs, or one by its optimizer where it has none."""
+    own, final = assign({search.name: search.contestant.optimizer for search in tuning.searches}), styles(facts)
+    return own | {its.name: final[its.configuration] for its in tuning.searches if its.configuration in final}
 
 
 def assign(hues: dict[str, str]) -> dict[str, Style]:
