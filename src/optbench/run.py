@@ -15,7 +15,14 @@ from optbench.records.record import RunRecord
 from optbench.recovery.checkpoint import load_weights, read_checkpoint
 from optbench.recovery.session import Session, open_session
 from optbench.training import build, provenance
-from optbench.training.checks import check, check_ckpt_path, check_metrics, check_optimizer, check_trainer
+from optbench.training.checks import (
+    check,
+    check_choices,
+    check_ckpt_path,
+    check_metrics,
+    check_optimizer,
+    check_trainer,
+)
 
 
 def run(cfg: DictConfig) -> float:
@@ -32,6 +39,7 @@ def run(cfg: DictConfig) -> float:
 def train_and_test(cfg: DictConfig, session: Session) -> None:
     """One run, in the order in which things happen; fills `session.record` on the way."""
     record, history = session.record, session.history
+    check_choices(record.overrides)
     check(cfg, session.typed)
     build.set_up_libraries(cfg)
     provenance.reset_peak_memory()

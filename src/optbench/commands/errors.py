@@ -194,6 +194,13 @@ def explain_configuration(error: OmegaConfBaseException) -> str:
     key, text, parent = error.full_key or "", str(error).splitlines()[0].rstrip("."), error.parent_node
     if "is not in struct" in text and isinstance(parent, DictConfig):
         place, _, word = key.rpartition(".")
+        emptied = rf"~{re.escape(key)}|{re.escape(key)}=\[\s*\]"
+        typed = [each for each in caller.arguments() if re.fullmatch(emptied, each)]
+        if typed and (known := choices_of(key)):
+            return (
+                f"{typed[0]} leaves {key} without a choice. Give one, or leave the argument out for the default. The "
+                f"choices of {key} are: {', '.join(known)}."
+            )
         keys = [str(name) for name in parent if name not in HIDDEN]
         if not keys and (choices := choices_of(place)):
             return (

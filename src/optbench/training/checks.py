@@ -15,9 +15,10 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR
 
-from optbench.commands.hydra_internals import is_multirun
+from optbench.commands.hydra_internals import is_multirun, override_values
 from optbench.records.looks import UNTIL_DECIDED
 from optbench.records.metrics import monitorable
+from optbench.records.trust import CONFIGS
 from optbench.records.wording import is_number, near
 from optbench.training.averaging import averages
 from optbench.training.classifier import Classifier
@@ -38,6 +39,36 @@ WHOLE_NUMBERS = {  # key: the smallest allowed value, where no class checks it; 
     "callbacks.early_stopping.patience": 0,
     "data.shapes_seed": 0,
 }
+
+ONE_CHOICE = ("averaging", "data", "model", "optimizer", "scheduler")  # groups whose files describe one object
+
+
+def check_choices(overrides: Sequence[str]) -> None:
+    """Refuse lists of choices that Hydra merges into something else, without a word.
+
+    Args:
+        overrides: of the run, as they were typed.
+
+    Raises:
+        ValueError: for the first such list.
+    """
+    for override in overrides:
+        group, values = override_values(override)
+        for value in values if (CONFIGS / group).is_dir() else ():
+            names = [str(name) for name in value] if isinstance(value, list) else []
+            if group in ONE_CHOICE and len(names) > 1:
+                raise ValueError(
+                    f"{override} is a list, and {group} takes one choice. Use {group}={names[0]}, or -m "
+                    f"{group}={','.join(names)} for one run with each."
+                )
+            if "none" in names and len(names) > 1:
+                others = ",".join(name for name in names if name != "none")
+                raise ValueError(
+                    f"{override}: none stands alone. Use {group}=none for nothing, or {group}=[{others}] without none."
+                )
+            twice = [name for name in names if names.count(name) > 1]
+            if twice:
+                raise ValueError(f"{override} names {twice[0]} twice, and it would act once. Name it once.")
 
 
 def check(cfg: DictConfig, typed: Collection[str]) -> None:
