@@ -65,6 +65,15 @@ def test_a_run_of_an_earlier_version_has_the_keys_of_today():
     assert old_names.updated_configuration({**today, "l1": 0.5})["l1"] == 0.5
 
 
+def test_a_run_of_an_earlier_version_has_the_choices_of_today(tmp_path):
+    """Or a comparison with a new run would find that averaging varies, and its resumed test would fail."""
+    before = {"augmentation": "none", "model": "mlp"}
+    today = {**before, "averaging": "none"}
+    for name, choices in {"before": before, "today": today, "ema": {**today, "averaging": "ema"}}.items():
+        RunRecord(choices=choices).write(tmp_path)
+        assert RunRecord.read(tmp_path).choices == {**today, **choices}, name
+
+
 def test_a_checkpoint_of_an_earlier_version_has_todays_callbacks():
     state = {"seconds": {}, "lr": 0.1, "rows": []}
     old = {"state_dict": {}, "callbacks": {"Stopwatch": state, "LastCheckpoint": {}}}

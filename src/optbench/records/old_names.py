@@ -9,6 +9,7 @@ TARGETS = {
 }
 KEYS = {"callbacks.checkpoint": "callbacks.last_checkpoint"}
 ADDED = {"averaging": None, "label_smoothing": 0.0, "l1": 0.0, "test_flips": False}  # and what runs did without
+ADDED_CHOICES = {"averaging": "none"}  # groups that runs did without
 CALLBACKS = {"Stopwatch": "EpochHistory"}  # whose states a checkpoint has
 
 
@@ -28,6 +29,11 @@ def updated_configuration(config: Any, path: str = "") -> Any:
         if here != "logger.csv._target_":  # metrics.csv is no logger any more
             updated[KEYS.get(here, here).rpartition(".")[2]] = updated_configuration(value, here)
     return updated
+
+
+def updated_choices(choices: dict[str, str]) -> dict[str, str]:
+    """The same choices, with those of groups that were not there yet. Choices that are no run's stay as they are."""
+    return {**ADDED_CHOICES, **choices} if "augmentation" in choices else choices
 
 
 def entry_name(target: str) -> str:

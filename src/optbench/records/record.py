@@ -10,7 +10,7 @@ from typing import Any
 
 from optbench.records import metrics
 from optbench.records.files import finite, write_atomically
-from optbench.records.old_names import updated_configuration
+from optbench.records.old_names import updated_choices, updated_configuration
 
 SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
@@ -97,6 +97,7 @@ class RunRecord:
         known = cls.__dataclass_fields__
         record = cls(**{key: value for key, value in content.items() if key in known})
         record.config = updated_configuration(record.config)
+        record.choices = updated_choices(record.choices)
         return record
 
     @property
