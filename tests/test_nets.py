@@ -10,7 +10,7 @@ from torch import nn
 
 from conftest import PROJECT
 from optbench.nets.airbench import AirBench
-from optbench.nets.libraries import timm_net, torchvision_net
+from optbench.nets.libraries import fitted, timm_net, torchvision_net
 from optbench.nets.mlp import ACTIVATIONS, MLP
 from optbench.nets.residual_mlp import ResidualMLP
 from optbench.training.provenance import count_parameters
@@ -76,6 +76,7 @@ def test_every_activation(activation):
         (None, 0.1, "model.layers=None must be a list"),
         (["relu 12"], 0.1, "'relu 12' must begin with its width"),
         (["0 relu"], 0.1, "'0 relu' must begin with its width"),
+        ([""], 0.1, "'' must begin with its width"),
         (["12 rleu"], 0.1, "'rleu' in '12 rleu' is not known"),
         (["12"], 1.0, "model.dropout=1.0 must be in [0, 1)"),
         (["12"], -0.1, "model.dropout=-0.1 must be in [0, 1)"),
@@ -118,6 +119,8 @@ def test_the_other_networks(model, trainable):
         ("residual_mlp model.stochastic_depth=1", "model.stochastic_depth=1 must be in [0, 1)"),
         ("airbench model.widths=[64,0]", "model.widths=[64, 0] must be a list of whole numbers of at least 1"),
         ("airbench model.widths=[8,8,8,8,8,8]", "needs at least 65 x 65 pixels; these have 32 x 32"),
+        ("airbench model.scale=0", "model.scale=0 must be a number above 0, such as 0.1111"),
+        ("airbench model.scale=large", "model.scale=large must be a number above 0, such as 0.1111"),
         ("torchvision model.name=resnet81", "model.name=resnet81 is no network of torchvision; did you mean resnet18?"),
         (
             "resnet18 model.name=squeezenet1_1",
@@ -125,6 +128,8 @@ def test_the_other_networks(model, trainable):
         ),
         ("resnet18 model.weights=DEFAULT", "model.weights=DEFAULT would have to be downloaded."),
         ("resnet18 +model.options.depth=3", "model.options: resnet18 refuses its arguments: "),
+        ("resnet18 model.small_images=no", "model.small_images=no must be true or false."),
+        ("timm +model.options.checkpoint_path=a.pth", "model.options.checkpoint_path=a.pth would load weights."),
         ("timm model.name=hf-hub:someone/model", "model.name=hf-hub:someone/model is no network of timm."),
         ("vit_tiny +model.options.img_size=31", "model.name=vit_tiny_patch16_224 cannot take images of 32 x 32 pixels"),
     ],
@@ -179,6 +184,12 @@ def test_without_timm_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match=r"model.name=resnet18 needs the package timm. It is the extra `networks`"):
         timm_net((3, 32, 32), 10, "resnet18", None, {})
+
+
+def test_a_network_of_a_library_that_gives_no_logit_for_each_class():
+    words = r"model.name=flat gives 3072 numbers for an image instead of 10, one for each class. Check model.options."
+    with pytest.raises(ValueError, match=words):
+        fitted(lambda height, width: nn.Flatten(), SHAPE, "flat", 10)
 
 
 def test_images_that_are_too_small_for_a_network_of_a_library():

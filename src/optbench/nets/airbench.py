@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from optbench.records.wording import is_number
+
 BATCHNORM = {"eps": 1e-12, "momentum": 0.4}  # the new batch has 0.4 of the average: few steps are enough for it
 PATCH = 2  # pixels a side of what the first layer sees
 
@@ -19,7 +21,8 @@ class AirBench(nn.Module):
         scale: of the logits; a ninth keeps them small as training starts.
 
     Raises:
-        ValueError: for an empty list, a width below 1, or images that pooling would leave nothing of.
+        ValueError: for an empty list, a width below 1, a scale that is not above 0, or images that pooling would
+            leave nothing of.
     """
 
     filters: Tensor
@@ -30,6 +33,8 @@ class AirBench(nn.Module):
             raise ValueError(
                 f"model.widths={widths} must be a list of whole numbers of at least 1, such as [64, 256, 256]."
             )
+        if not is_number(scale) or scale <= 0:
+            raise ValueError(f"model.scale={scale} must be a number above 0, such as 0.1111: it multiplies the logits.")
         channels, height, width = image_shape
         least = 2 ** len(widths) + 1
         if min(height, width) < least:

@@ -38,6 +38,8 @@ def torchvision_net(
     """
     known = torchvision.models.list_models(module=torchvision.models)
     check_request(name, known, weights, "torchvision")
+    if type(small_images) is not bool:
+        raise ValueError(f"model.small_images={small_images} must be true or false.")
 
     def build(height: int, width: int) -> nn.Module:
         arguments = dict(options)
@@ -48,8 +50,8 @@ def torchvision_net(
         return torchvision.models.get_model(name, weights=None, num_classes=classes, **arguments)
 
     if small_images:
-        return fitted(lambda *size: with_small_stem(build(*size), name), image_shape, name)
-    return fitted(build, image_shape, name)
+        return fitted(lambda *size: with_small_stem(build(*size), name), image_shape, name, classes)
+    return fitted(build, image_shape, name, classes)
 
 
 def with_small_stem(net: nn.Module, name: str) -> nn.Module:
@@ -80,13 +82,18 @@ def timm_net(image_shape: ImageShape, classes: int, name: str, weights: None, op
             f"model.name={name} needs the package timm. It is the extra `networks`: pip install timm."
         ) from error
     check_request(name, timm.list_models(), weights, "timm")  # a name of another kind would fetch its configuration
+    if "checkpoint_path" in options:
+        raise ValueError(
+            f"model.options.checkpoint_path={options['checkpoint_path']} would load weights. Runs start from random "
+            "weights, which are the same for every optimizer at one seed: leave it out."
+        )
     sized = timm.get_pretrained_cfg(name).fixed_input_size  # type: ignore[union-attr]
 
     def build(height: int, width: int) -> nn.Module:
         size = {"img_size": (height, width)} if sized else {}
         return timm.create_model(name, pretrained=False, num_classes=classes, **{**size, **options})
 
-    return fitted(build, image_shape, name)
+    return fitted(build, image_shape, name, classes)
 
 
 def check_request(name: str, known: list[str], weights: Any, library: str) -> None:
@@ -102,7 +109,7 @@ def check_request(name: str, known: list[str], weights: Any, library: str) -> No
         )
 
 
-def fitted(build: Build, image_shape: ImageShape, name: str) -> nn.Module:
+def fitted(build: Build, image_shape: ImageShape, name: str, classes: int) -> nn.Module:
     """Build a network, and try it on images of the data's size."""
     _, height, width = image_shape
     try:
@@ -120,6 +127,11 @@ def fitted(build: Build, image_shape: ImageShape, name: str) -> nn.Module:
         ) from error
     if shape is None:
         raise ValueError(f"model.name={name} gives more than one output for an image, so it is no plain classifier.")
+    if shape != (2, classes):
+        raise ValueError(
+            f"model.name={name} gives {' x '.join(map(str, shape[1:]))} numbers for an image instead of {classes}, one "
+            "for each class. Check model.options."
+        )
     return net
 
 

@@ -46,7 +46,7 @@ class MLP(nn.Module):
         features = math.prod(image_shape)
         modules: list[nn.Module] = []
         for layer in layers:
-            width, *words = str(layer).split()
+            width, *words = str(layer).split() or [""]
             if not width.isdecimal() or int(width) < 1:
                 raise ValueError(f"model.layers: {layer!r} must begin with its width, a whole number of at least 1.")
             modules.append(keras_dense(nn.Linear(features, int(width))))
