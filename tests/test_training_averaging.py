@@ -215,6 +215,18 @@ def test_before_the_tail_begins_the_weights_themselves_are_evaluated():
     assert rows[1]["val/loss"] != plain[1]["val/loss"]
 
 
+def test_a_tail_that_never_begins_is_a_warning(caplog):
+    class Stops(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            trainer.should_stop = True
+
+    for start, begins in ((0.25, True), (0.75, False)):
+        classifier = Classifier(toy_net(), NAMES, optimizer_of("sgd"), average=partial(TailAverage, start=start))
+        toy_trainer(max_epochs=2, callbacks=[Stops()]).fit(classifier, datamodule=ToyDataModule())
+        assert ("before the average began" not in caplog.text) is begins
+    assert "averaging: training ended after step 6, before the average began, so the last weights" in caplog.text
+
+
 def test_batches_that_only_add_gradients_do_not_count():
     classifier, _, _ = averaged(partial(MovingAverage, decay=0.9), accumulate_grad_batches=2)
     assert isinstance(classifier._evaluated, Average) and classifier._evaluated.count == 6

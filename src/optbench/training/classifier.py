@@ -1,5 +1,6 @@
 """The LightningModule: one shared step, metrics once per epoch, an optimizer and a schedule."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import islice
@@ -22,6 +23,8 @@ from optbench.training.measurement import Predictions, measure
 from optbench.training.optimizers import build_optimizer, parameter_groups
 from optbench.training.randomness import batch_seed, mix, reseed
 from optbench.training.schedulers import build_scheduler
+
+log = logging.getLogger(__name__)
 
 Batch = tuple[Tensor, Tensor]
 STATISTICS_BATCHES = 50  # from which BatchNorm gets its statistics for averaged weights, as schedulefree advises
@@ -162,6 +165,12 @@ class Classifier(pl.LightningModule):
         super().on_validation_model_train()
 
     def on_fit_end(self) -> None:  # also of a run that resumes after its last step
+        if isinstance(self._evaluated, Average) and not self._evaluated.count:
+            log.warning(
+                "averaging: training ended after step %s, before the average began, so the last weights themselves are "
+                "evaluated. A lower averaging.start, or callbacks.early_stopping=null, lets it begin.",
+                self.trainer.global_step,
+            )
         if self._evaluated:  # test_weights=last tests what the net has now
             self._evaluated.show(self.trainer.global_step)
 
