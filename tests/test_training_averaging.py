@@ -232,6 +232,16 @@ def test_batches_that_only_add_gradients_do_not_count():
     assert isinstance(classifier._evaluated, Average) and classifier._evaluated.count == 6
 
 
+def test_a_checkpoint_taken_before_the_average_leaves_it_alone():
+    net = nn.Linear(1, 1, bias=False)
+    average = MovingAverage(net, lambda: [], 4, 0.5)
+    for step in (1, 2):
+        nn.init.constant_(net.weight, float(step))
+        average.at(step)  # as a callback that saves at the end of a batch
+        average.take(step)
+    assert float(average.at(2)["weight"]) == pytest.approx(2 / 11 * 1 + 9 / 11 * 2)
+
+
 @pytest.mark.parametrize("choice", ["ema averaging.decay=0.8", "swa averaging.start=0.4"])
 @pytest.mark.parametrize("every_n_steps", ["null", "2"])
 def test_a_killed_run_resumes_with_its_average(train, command, monkeypatch, choice, every_n_steps):

@@ -104,7 +104,7 @@ class Average(EvaluatedWeights):
         """Let the weights after `step` steps into the average, once: a batch that only adds gradients makes no step."""
         if step <= self._taken:
             return
-        self._taken = step
+        self._taken, self._step = step, -1  # what a checkpoint asked for before is out of date
         weight = self.weight(step)
         if weight is None:
             return
