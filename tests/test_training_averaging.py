@@ -279,8 +279,12 @@ def test_best_and_last_have_the_average(train, command):
     accuracy = result.summary["test"]["test/accuracy"]
     assert f"{accuracy:.4f}" in evaluated.out
     saved = torch.load(result.folder / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["averaged"] == 12
+    assert (saved["averaged"], saved["average"]) == (12, "MovingAverage")
     assert not torch.equal(saved["trained"]["net.head.weight"], saved["state_dict"]["net.head.weight"])
+    checkpoint = f"ckpt_path={result.folder}/checkpoints/last.ckpt"
+    other = train("averaging=swa", "trainer.max_epochs=3", checkpoint, name="other")
+    assert other.status == 1
+    assert "has a MovingAverage of the weights, which this run would continue as a TailAverage." in other.sentence
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,13 @@ def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictC
             f"ckpt_path={cfg.ckpt_path} has trained {done} epochs already: set trainer.max_epochs above {done}, now "
             f"{cfg.trainer.max_epochs}."
         )
+    kept = checkpoint.get("average")  # the class of its average
+    wanted = cfg.averaging and cfg.averaging._target_.rpartition(".")[2]
+    if kept and wanted and kept != wanted:
+        raise ValueError(
+            f"ckpt_path={cfg.ckpt_path} has a {kept} of the weights, which this run would continue as a {wanted}. Use "
+            "the same averaging, or averaging=none."
+        )
     theirs, ours = checkpoint["optimizer_states"][0]["param_groups"], optimizer.param_groups
     chosen = {*hyperparameters(type(optimizer)), "decoupled_weight_decay"}  # a group may have counters, too
     if len(theirs) != len(ours):

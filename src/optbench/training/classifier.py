@@ -191,6 +191,7 @@ class Classifier(pl.LightningModule):
                 checkpoint["trained"] = checkpoint["state_dict"]
                 if isinstance(self._evaluated, Average):
                     checkpoint["averaged"] = self._evaluated.count  # steps
+                    checkpoint["average"] = type(self._evaluated).__name__
             evaluated = self._evaluated.at(self.trainer.global_step)
             checkpoint["state_dict"] = {f"net.{name}": tensor for name, tensor in evaluated.items()}
         if self._seen["train"].count:
