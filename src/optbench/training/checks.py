@@ -98,6 +98,16 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
                 f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a fraction of them "
                 "above 0.0 and up to 1.0."
             )
+    if is_number(trainer.gradient_clip_val) and trainer.gradient_clip_val <= 0:
+        raise ValueError(
+            f"trainer.gradient_clip_val={trainer.gradient_clip_val} would clip nothing. It must be a number above 0, "
+            "or null for no clipping."
+        )
+    if str(trainer.precision) in ("64", "64-true", "16-true", "bf16-true"):
+        raise ValueError(
+            f"trainer.precision={trainer.precision} needs images of another type than float32, which they are. Use "
+            "32-true, or bf16-mixed or 16-mixed for faster products."
+        )
     if not (is_number(cfg.label_smoothing) and 0 <= cfg.label_smoothing < 1):
         raise ValueError(
             f"label_smoothing={cfg.label_smoothing} must be in [0, 1): the fraction of a label that goes to all "
