@@ -194,6 +194,23 @@ def test_the_pages_of_tensorboard(tmp_path):
     assert {"aten::linear", "aten::batch_norm"} <= operations
 
 
+class Untraceable(nn.Sequential):
+    """A network that asks for what no trace can follow."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if torch.jit.is_tracing():
+            raise RuntimeError("this layer looks at its input.\nmore lines")
+        return super().forward(images)
+
+
+def test_a_network_without_a_graph_keeps_its_run(tmp_path, caplog):
+    trainer = fit(Untraceable(toy_net()), Figures(4), logger=tensorboard(tmp_path), test=True)
+    assert trainer.callback_metrics["test/accuracy"] >= 0
+    assert "no graph of this network, which cannot be traced: this layer looks at its input" in caplog.text
+    assert "more lines" not in caplog.text
+    assert not events(tmp_path).Tags()["graph"] and "images/training" in events(tmp_path).Tags()["images"]
+
+
 def test_figures_and_histograms_change_nothing_of_the_training(tmp_path):
     torch.manual_seed(0)
     net = toy_net(dropout=0.5)

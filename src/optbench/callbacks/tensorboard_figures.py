@@ -1,6 +1,7 @@
 """The pages of TensorBoard beside the curves: the model's graph, training images, where the test went wrong."""
 
 import copy
+import logging
 import warnings
 
 import numpy as np
@@ -9,8 +10,11 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from optbench.data.datamodule import ImageDataModule
+from optbench.records.wording import first_line
 from optbench.training.classifier import Classifier
 from optbench.training.plots import confidently_wrong, confusion, confusion_picture, image_grid
+
+log = logging.getLogger(__name__)
 
 
 class Figures(pl.Callback):
@@ -44,12 +48,16 @@ class Figures(pl.Callback):
         net = copy.copy(classifier.net)  # the same weights
         net._compiled_call_impl = None  # torch.jit.trace refuses a compiled network
         net.eval()
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch.jit.trace, which TensorBoard's graph needs, is deprecated
-            traced = torch.jit.trace(net, images, check_trace=False)  # add_graph would trace it twice, to check
-            for logger in self._loggers(trainer):
-                logger.experiment.add_graph(traced, images)
-        net.train()
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch.jit.trace, which TensorBoard's graph needs, is deprecated
+                traced = torch.jit.trace(net, images, check_trace=False)  # add_graph would trace it twice, to check
+                for logger in self._loggers(trainer):
+                    logger.experiment.add_graph(traced, images)
+        except Exception as error:  # anything that a network may raise: a picture must not fail a run that has trained
+            log.warning("TensorBoard has no graph of this network, which cannot be traced: %s", first_line(error))
+        finally:
+            net.train()
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if not trainer.is_global_zero or not self._loggers(trainer):

@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from optbench.records.wording import near
+from optbench.records.wording import first_line, near
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299)  # tried, to say what a network needs
 ImageShape = tuple[int, int, int]
@@ -150,7 +150,3 @@ def works(build: Build, side: int) -> bool:
     except (RuntimeError, AssertionError, ValueError):
         return False
     return True
-
-
-def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

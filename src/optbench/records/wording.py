@@ -142,3 +142,8 @@ def near(word: str, known: Collection[str]) -> str:
 def paragraph(text: str) -> str:
     """One paragraph, folded at 100 columns; words such as paths are never broken."""
     return textwrap.fill(" ".join(text.split()), 100, break_long_words=False, break_on_hyphens=False)
+
+
+def first_line(error: BaseException) -> str:
+    """Of its message, without the full stop; its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -13,6 +13,7 @@ from torch import nn
 
 from optbench.records.files import replacing
 from optbench.records.old_names import updated_checkpoint
+from optbench.records.wording import first_line
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +129,8 @@ def read_checkpoint(path: Path, key: str) -> dict[str, Any]:
             raise
         raise ValueError(f"{key}={path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # the first bytes of a text may be any of a pickle's instructions
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"{key}={path} cannot be read: it is truncated, or no checkpoint that PyTorch wrote ({first_line})."
+            f"{key}={path} cannot be read: it is truncated, or no checkpoint that PyTorch wrote ({first_line(error)})."
         ) from error
     if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
         raise ValueError(f"{key}={path} is no checkpoint of a run: it has no state_dict.")
