@@ -36,7 +36,7 @@ class Formula:
     def __init__(self) -> None:
         self.runs: dict[str, dict[str, str]] = {}
         self.diverge: Callable[[str, float], bool] = lambda optimizer, rate: False
-        self.seconds: Callable[[str], float] = lambda optimizer: 10.0
+        self.seconds: Callable[[str], float] = lambda place: 10.0
         self.fail: Callable[[str], bool] = lambda place: False
         self.kill_at = -1
 
@@ -56,7 +56,7 @@ class Formula:
         accuracy = 0.6 - 0.05 * abs(math.log10(rate / BEST[optimizer])) + 0.001 * ((seed * 7) % 5 - 2)
         record = RunRecord(
             status="diverged" if self.diverge(optimizer, rate) else "completed",
-            seconds={"training": self.seconds(optimizer)},
+            seconds={"training": self.seconds(place)},
             monitor="val/loss",
             best={"val/accuracy": accuracy, "val/loss": 1.0},
             final={"val/accuracy": accuracy - 0.1, "val/loss": 1.0},
@@ -202,11 +202,33 @@ def test_a_run_that_fails_ends_the_phase_and_is_tried_again(tune, formula):
 
 
 def test_equal_seconds(tune, formula):
-    formula.seconds = lambda optimizer: 10.0 if optimizer == "adam" else 25.0
+    formula.seconds = lambda place: 10.0 if place.startswith("search/adam") else 25.0
     done = tune("optimizer=adam,sgd", "budget=100", "shortlist=1")
     assert done.status == 0, done.err
     adam, sgd = record_of(done).contestants
     assert (adam.counted, sgd.counted) == (10, 4) and len(adam.trials) == 10 and len(sgd.trials) == 4
+
+
+def test_a_budget_in_seconds_widens_and_resumes_with_the_points_that_ran(tune, formula):
+    took = {"search/sgd_00": 1.0}  # so short that an estimate from it alone would draw many trials
+    formula.seconds = lambda place: took.get(place, 10.0)
+    narrow = "search.sgd.optimizer.lr=tag(log, interval(1e-4, 1e-2))"
+    arguments = "optimizer=sgd,adam", narrow, "search.adam.1-optimizer.betas.0=null", "budget=125", "widen=true"
+    whole = tune(*arguments, name="whole")
+    assert whole.status == 0, whole.err
+    expected, runs = (whole.folder / "tuning.json").read_text(), dict(formula.runs)
+    sgd = record_of(whole).contestants[0]
+    assert sgd.widened and sgd.counted < len(sgd.trials)
+    for number, trial in enumerate(sgd.trials[1:], 1):
+        ran = formula.runs[f"search/sgd_{number:02d}"]["optimizer.lr"]
+        assert float(ran) == trial.values["optimizer.lr"]
+    formula.runs, formula.kill_at = {}, 3
+    with pytest.raises(Killed):
+        tune(*arguments)
+    formula.kill_at = -1
+    last = tune("resume={folder}")
+    assert last.status == 0, last.err
+    assert formula.runs == runs and (last.folder / "tuning.json").read_text() == expected
 
 
 def test_what_is_on_an_edge_is_provisional_and_widens_where_asked(tune, formula):

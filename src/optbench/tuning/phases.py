@@ -101,6 +101,7 @@ class Tuner:
         self.spaces = dict(plan.spaces)
         self.points = {its.name: self.points_of(its) for its in self.contestants}
         self.started = 0
+        self.allowed = 0.0  # seconds for each search, where the budget is seconds
         self.returns: list[Sequence[JobReturn]] = []
 
     # the search
@@ -141,29 +142,28 @@ class Tuner:
         for its in self.contestants:
             its.edges = {name: str(edge) for name, edge in self.edges(its).items()}
 
-    def spend_seconds(self, budget: float) -> None:
-        """As many trials as the budget may hold, by what those before them took, until it is used."""
-        first = {its.name: its.counted for its in self.contestants}
-        for its in self.contestants:
-            del its.trials[max(1, its.counted) :]  # beyond the budget before
+    def spend_seconds(self, more: float) -> None:
+        """As many trials as the budget may hold, by what those before them took, until it is used.
+
+        What is drawn follows from the records alone, and a trial beyond the budget stays and counts in what a widened
+        search adds: the folder of a trial never gets another point, also where a tuning resumes.
+        """
+        self.allowed += more
+        ran = {its.name: len(its.trials) if its.counted else 0 for its in self.contestants}
 
         def spent(its: Contestant) -> list[float]:
-            return [self.seconds(its, trial) for trial in range(first[its.name], len(its.trials))]
+            return [self.seconds(its, trial) for trial in range(ran[its.name])]
 
-        left = list(self.contestants)
-        while left:
+        while left := [its for its in self.contestants if sum(spent(its)) < self.allowed]:
             for its in left:
+                took = spent(its)
                 # before anything is known, two
-                room = (budget - sum(spent(its))) / max(mean(spent(its)), 1e-3) if self.known(its, first) else 2
+                room = (self.allowed - sum(took)) / max(mean(took), 1e-3) if took else 2
                 self.extend(its, len(its.trials) + max(1, min(int(room), self.settings.trials)))
             self.run_trials(left)
-            left = [its for its in left if sum(spent(its)) < budget]
+            ran = {its.name: len(its.trials) for its in self.contestants}
         for its in self.contestants:
-            its.counted = first[its.name] + decisions.within(spent(its), budget)
-
-    def known(self, its: Contestant, first: Mapping[str, int]) -> bool:
-        """Whether a trial beyond the first ones has run."""
-        return len(its.trials) > first[its.name] and has_result(self.trial_folder(its, len(its.trials) - 1))
+            its.counted = decisions.within(spent(its), self.allowed)
 
     def points_of(self, its: Contestant, outside: Sequence[Dimension] = ()) -> Iterator[dict[str, Any]]:
         seed = f"{self.tuning.search_seed} {its.name} {its.widened}"
