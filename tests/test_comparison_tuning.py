@@ -1,4 +1,5 @@
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +9,7 @@ from scipy import stats
 from optbench.comparison import tuning
 from optbench.comparison.analysis import compare
 from optbench.comparison.fairness import Item
+from optbench.comparison.report import page_tuning, palette
 from optbench.comparison.report.page import render
 from optbench.comparison.report.tables import markdown
 from optbench.comparison.tuning import CONFIDENCE, chances, luck, tuning_curve
@@ -174,6 +176,20 @@ def test_what_the_report_shows(folder):
     assert "-1.00 points" in page and "trial 2" in page
     plain = render(compare([str(folder / "final")]))
     assert 'id="tuning"' not in plain and "tuning-trials" not in plain
+
+
+@pytest.mark.parametrize(("metric", "scores"), [("val/accuracy", [0.5, 0.3, 0.6]), ("val/loss", [1.5, 1.7, 1.2])])
+@pytest.mark.parametrize(("default", "exact"), [(True, True), (True, False), (False, True)])
+def test_what_a_figure_of_curves_shows(metric, scores, default, exact):
+    scores = [scores[0] if default else math.nan, *scores[1:], math.nan]
+    curve = tuning_curve(trials_of(scores), metric, exact)
+    search = SimpleNamespace(name="adam", curve=curve, trials=trials_of(scores))
+    one = SimpleNamespace(searches=[search], metric=metric, sign=1 if metric == "val/accuracy" else -1)
+    drawn = page_tuning.curves(one, palette.assign({"adam": "adam"}), "k", "trials")
+    bands = [trace for trace in drawn["data"] if trace.get("fill")]
+    assert bool(bands) is exact and all(None not in trace["y"] for trace in bands)
+    low, high = drawn["layout"]["yaxis"]["range"]
+    assert low < drawn["data"][-1]["y"][-1] < high  # the end of the median is on the axis
 
 
 def test_a_tuning_without_a_final_says_how_to_go_on(folder):

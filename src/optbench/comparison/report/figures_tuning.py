@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from optbench.comparison.report.page_tuning import room, worst
+from optbench.comparison.report.page_tuning import band, room
 from optbench.comparison.report.palette import Style
 from optbench.comparison.report.paper import (
     INK,
@@ -43,9 +43,9 @@ def best_score(tuning: Tuning, styles: Mapping[str, Style], across: str, title: 
     for search in known:
         curve, style = search.curve[search.curve["median"].notna()], styles[search.name]
         axes.plot(curve[across], scale * curve["median"], **look(style), label=search.name)
-        if curve["low"].notna().any() and len(curve) > 1:
-            low = scale * curve["low"].fillna(worst(tuning))
-            axes.fill_between(curve[across], low, scale * curve["high"], color=style.colour, alpha=0.12, linewidth=0)
+        if edges := band(curve):
+            low, high = (scale * edge for edge in edges)
+            axes.fill_between(curve[across], low, high, color=style.colour, alpha=0.12, linewidth=0)
             banded = True
     if ends := room(tuning):
         axes.set_ylim(scale * ends[0], scale * ends[1])

@@ -19,6 +19,8 @@ FIGURES = {
     "tuning-rates": "Every trial by its learning rate",
 }
 
+WORST_SCORE, WORST_LOSS = -1.0, 1e6  # beyond any axis: the worst end of a band that is not known
+
 
 def tuning_figures(tuning: Tuning, styles: dict[str, Style]) -> dict[str, dict[str, Any]]:
     """For report.js, by the element's id. `styles`: one for each search, in their order."""
@@ -40,8 +42,8 @@ def curves(tuning: Tuning, styles: dict[str, Style], across: str, title: str) ->
         curve = search.curve[search.curve["median"].notna()]
         style = styles[search.name]
         shared = {"group": group, "name": plotly_text(search.name)}
-        if curve.low.notna().any() and len(curve) > 1:
-            low, high = curve.low.fillna(worst(tuning)), curve.high
+        if ends := band(curve):
+            low, high = ends
             bands.append(
                 {
                     **shared,
@@ -77,9 +79,11 @@ def curves(tuning: Tuning, styles: dict[str, Style], across: str, title: str) ->
     return {"data": [*bands, *lines], "layout": layout}
 
 
-def worst(tuning: Tuning) -> float:
-    """What a band without a lower end is drawn down to: beyond the axis."""
-    return -1.0 if tuning.sign > 0 else 1e6
+def band(curve: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
+    """The ends of a curve's band; one that is not known is beyond any axis. None for the defaults alone."""
+    if curve.loc[curve.k > 1, ["low", "high"]].isna().all(axis=None):
+        return None
+    return curve.low.fillna(WORST_SCORE), curve.high.fillna(WORST_LOSS)
 
 
 def room(tuning: Tuning) -> list[float] | None:
@@ -87,10 +91,10 @@ def room(tuning: Tuning) -> list[float] | None:
     scores = pd.concat([search.trials.score for search in tuning.searches]).dropna()
     if scores.empty:
         return None
-    worst_quarter = float(scores.quantile(0.25 if tuning.sign > 0 else 0.75))
-    low, high = (worst_quarter, float(scores.max())) if tuning.sign > 0 else (float(scores.min()), worst_quarter)
-    margin = 0.15 * (high - low) or 0.01
-    return [low - margin, high + margin]
+    sign = tuning.sign
+    best, far = sign * float((sign * scores).max()), sign * float((sign * scores).quantile(0.25))
+    margin = 0.15 * abs(best - far) or 0.01
+    return [min(best, far) - margin, max(best, far) + margin]
 
 
 def chances(tuning: Tuning, styles: dict[str, Style]) -> dict[str, Any]:
