@@ -153,6 +153,23 @@ def test_luck_is_how_much_the_best_of_half_a_search_varies():
     assert math.isnan(luck([0.5, 0.6], 1)) and math.isnan(luck([math.nan] * 5, 1))
 
 
+def test_luck_is_of_what_is_compared_where_another_metric_chose(tmp_path):
+    scores, claimed = [1.2, 1.9, 1.0, 1.1, math.nan, 1.15, 1.05], [0.5, 0.1, 0.6, 0.4, math.nan, 0.7, 0.55]
+    generator, halves = np.random.default_rng(0), []
+    for _ in range(20_000):
+        tried = [0, *generator.choice(range(1, 7), 3, replace=False)]
+        halves.append(claimed[min((k for k in tried if not math.isnan(scores[k])), key=lambda k: scores[k])])
+    assert luck(scores, -1, claimed) == pytest.approx(np.std(halves), rel=0.02)
+    folder = tuned(tmp_path, adamw=0.595)
+    record = Tuning.read(folder)
+    record.settings["metric"] = "val/loss"
+    record.write(folder)
+    comparison = compare([str(folder)])
+    assert (comparison.tuning.metric, comparison.tuning.claimed) == ("val/loss", "val/accuracy")
+    said = " ".join(comparison.words.answer)  # the points of test_a_claim_that_luck_explains_is_named, not nats
+    assert "The best of a search varies by about: adam 0.25 points, adamw 0.25 points." in said
+
+
 def test_a_claim_that_luck_explains_is_named(tmp_path, folder):
     assert "another search" not in " ".join(compare([str(folder)]).words.answer)
     close = compare([str(tuned(tmp_path / "close", adamw=0.595))])

@@ -45,7 +45,8 @@ class Search:
 
     Attributes:
         contestant: its record; `configuration`: what its final runs are called, '' where there are none.
-        trials: one row per trial within the budget: `trial`, `score`, `diverged`, `seconds`, `epochs`, `rate`.
+        trials: one row per trial within the budget: `trial`, `score`, `diverged`, `seconds`, `epochs`, `rate`,
+            `claimed` (the validation of what the final is compared by).
         curve: one row per number of trials `k`: `median` of the best score, `low` and `high` (simultaneous for all k;
             nan without a band), `seconds`.
         best: the best trial of the search, None where all diverged.
@@ -79,7 +80,7 @@ class Tuning:
     """What a tuning says beside the comparison of its final runs.
 
     Attributes:
-        metric: what chose; `sign`: 1 where more is better.
+        metric: what chose; `sign`: 1 where more is better; `claimed`: the validation of what the final is compared by.
         chances: one row per number of trials `k`; a column for each search: the probability that it is the best then.
         exact: whether draws were independent and uniform in one space, so that the bands are exact.
         timed: whether all trials ran on one kind of device, so that seconds can be compared.
@@ -88,6 +89,7 @@ class Tuning:
     record: Record
     metric: str
     sign: int
+    claimed: str
     searches: list[Search]
     chances: pd.DataFrame
     exact: bool
@@ -128,6 +130,7 @@ def read_tuning(folder: Path, facts: Facts) -> Tuning:
         record=record,
         metric=metric,
         sign=sign,
+        claimed=claimed_metric(metric, facts),
         searches=searches,
         chances=chances({s.name: sign * s.trials.score.fillna(-sign * math.inf) for s in searches}),
         exact=exact,
@@ -149,6 +152,9 @@ def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, dev
                 "seconds": number(run.seconds, "training"),
                 "epochs": run.epochs,
                 "rate": float(its.trials[trial].values.get(RATE, math.nan)),
+                "claimed": math.nan
+                if score is None
+                else number(run.final if record.last_weights else run.best, claimed_metric(metric, facts)),
             }
         )
         devices |= {device_name(run.device)} if run.device else set()
@@ -176,6 +182,12 @@ def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, dev
         test=list(mine.metric),
         near=trials.iloc[:0] if best is None else trials[near(trials.score, float(trials.score[best]), metric)],
     )
+
+
+def claimed_metric(metric: str, facts: Facts) -> str:
+    """What claims are about, in validation; what chose, where validation does not measure that."""
+    same = metrics.at("val", facts.metric)
+    return same if metrics.name_of(same) in metrics.METRICS else metric
 
 
 def near(scores: pd.Series, best: float, metric: str) -> pd.Series:
@@ -280,21 +292,23 @@ def best_of(values: Floats, k: int, grid: Floats) -> Floats:
     return np.where(grid >= default, below ** (k - 1) if k > 1 else 1.0, 0.0)
 
 
-def luck(scores: Sequence[float], sign: int) -> float:
-    """By how much the best score of a search would differ from that of another one: the standard deviation of the best
-    of half of its draws, over all halves. Of all of them it is less, which errs on the safe side.
+def luck(scores: Sequence[float], sign: int, claimed: Sequence[float] | None = None) -> float:
+    """By how much the best of a search would differ from that of another one: the standard deviation of the best of
+    half of its draws, over all halves. Of all of them it is less, which errs on the safe side.
 
     Args:
         scores: of each trial, nan where it diverged; the first has the defaults, which every search has.
+        claimed: what a claim is about, of each trial, where that is not the score that chooses.
     """
-    values = np.sort(sign * np.asarray(scores[1:], float))  # nan sorts last
-    known, n = values[np.isfinite(values)], len(values)
+    values, reached = np.asarray(scores, float), np.asarray(scores if claimed is None else claimed, float)
+    order = 1 + np.argsort(sign * values[1:], kind="stable")  # nan sorts last
+    known, n = order[np.isfinite(values[order])], len(order)
     half = n // 2
     if half < 1 or not len(known):
         return math.nan
     place = np.arange(n - len(known), n)  # in ascending order, those that diverged first
     chance = np.array([math.comb(int(i), half - 1) for i in place], float) / math.comb(n, half)
-    best = np.fmax(known, sign * scores[0])
+    best = np.where(sign * values[known] <= sign * values[0], reached[0], reached[known])
     mean = float((chance * best).sum() / chance.sum())
     return math.sqrt(float((chance * (best - mean) ** 2).sum() / chance.sum()))
 
@@ -372,7 +386,11 @@ def answer(tuning: Tuning, judgement: Judgement) -> list[str]:
 
 def by_luck(tuning: Tuning, judgement: Judgement) -> list[str]:
     """Which claims about the winners need not hold for the optimizers, as another search may find other winners."""
-    lucks = {s.configuration: luck(list(s.trials.score), tuning.sign) for s in tuning.searches if s.configuration}
+    lucks = {
+        s.configuration: luck(list(s.trials.score), tuning.sign, list(s.trials.claimed))
+        for s in tuning.searches
+        if s.configuration
+    }
     pairs = judgement.differences[judgement.differences.verdict.isin(CLAIMED)]
     pairs = pairs[pairs.a.isin(list(lucks)) & pairs.b.isin(list(lucks))]
     weak = [
@@ -387,7 +405,7 @@ def by_luck(tuning: Tuning, judgement: Judgement) -> list[str]:
     ]
     if not weak:
         return []
-    sizes = [f"{name} {wording.difference(tuning.metric, size, sign=False)}" for name, size in lucks.items()]
+    sizes = [f"{name} {wording.difference(tuning.claimed, size, sign=False)}" for name, size in lucks.items()]
     return [
         f"These claims hold for the points that were found, but another search of this size might turn them around: "
         f"{wording.some(weak, 4)}. The best of a search varies by about: {', '.join(sizes)}. More trials tell more."
