@@ -195,6 +195,18 @@ def test_what_the_report_shows(folder):
     assert 'id="tuning"' not in plain and "tuning-trials" not in plain
 
 
+def test_one_trial_without_a_rate(folder):
+    record = Tuning.read(folder)
+    for its in record.contestants:
+        its.counted, its.winner, its.shortlist = 1, None if its.winner is None else 0, its.shortlist and [0]
+        its.trials[0].values["optimizer.lr"] = None
+    record.write(folder)
+    comparison = compare([str(folder)])
+    assert "Tuned with 1 trial each" in " ".join(comparison.words.notes)
+    page = render(comparison)
+    assert "adam: 1 trial; val/accuracy 60.50 % with the defaults" in page and "tuning-rates" not in page
+
+
 @pytest.mark.parametrize(("metric", "scores"), [("val/accuracy", [0.5, 0.3, 0.6]), ("val/loss", [1.5, 1.7, 1.2])])
 @pytest.mark.parametrize(("default", "exact"), [(True, True), (True, False), (False, True)])
 def test_what_a_figure_of_curves_shows(metric, scores, default, exact):

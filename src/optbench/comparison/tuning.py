@@ -151,7 +151,7 @@ def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, dev
                 "diverged": score is None,
                 "seconds": number(run.seconds, "training"),
                 "epochs": run.epochs,
-                "rate": float(its.trials[trial].values.get(RATE, math.nan)),
+                "rate": number(its.trials[trial].values, RATE),
                 "claimed": math.nan
                 if score is None
                 else number(run.final if record.last_weights else run.best, claimed_metric(metric, facts)),
@@ -415,7 +415,7 @@ def by_luck(tuning: Tuning, judgement: Judgement) -> list[str]:
 def notes(tuning: Tuning) -> list[str]:
     """How it was tuned, and by how much a search flatters."""
     record, size = tuning.record, {len(search.trials) for search in tuning.searches}
-    trials = f"{size.pop()} trials" if len(size) == 1 else "equal seconds"
+    trials = plural(size.pop(), "trial") if len(size) == 1 else "equal seconds"
     seeds = record.final_seeds
     found = [
         f"Tuned with {trials} each, chosen by {tuning.metric} at seed {record.search_seed}; nothing was chosen with "
