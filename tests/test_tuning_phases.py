@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
@@ -258,6 +259,18 @@ def test_other_settings_may_vary_and_what_is_typed_is_not_searched(tune, formula
     assert formula.runs["search/adam_cosine_02"]["optimizer.betas"] == "[0.8,0.99]"
     tuned = OmegaConf.load(done.folder / "tuned" / "adam_cosine.yaml")
     assert tuned.defaults == [{"override /optimizer": "adam"}, {"override /scheduler": "cosine"}]
+
+
+def test_values_that_vary_give_names_that_a_command_can_have(tune):
+    done = tune(
+        "optimizer=adam", "model.dropout=0.25,1e-1", "optimizer.betas=[0.9,0.99],[0.8,0.99]", "trials=1", "shortlist=1"
+    )
+    assert done.status == 0, done.err
+    names = [its.name for its in record_of(done).contestants]
+    assert names[0] == "adam_dropout-0.25_betas-0.9+0.99" and len(set(names)) == 4
+    for name in names:
+        assert OverridesParser.create().parse_override(f"+tuned={name}").value() == name
+        assert (done.folder / "tuned" / f"{name}.yaml").is_file()
 
 
 def test_the_last_weights_judge_where_they_are_tested(tune):

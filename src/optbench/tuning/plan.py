@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -176,9 +176,7 @@ def make_contestant(
     optimizer = str(choices["optimizer"])
     groups = {*choices, "augmentation"}  # Hydra keeps no list of choices
     others = [text for text in overrides if key_of(text) in varied and key_of(text) != "optimizer"]
-    words = [text.partition("=")[2] if key_of(text) in groups else text.rpartition(".")[2] for text in others]
-    words = [word[1:-1].replace(",", "+") if re.fullmatch(r"\[[\w,]+\]", word) else word for word in words]
-    name = folder_name("_".join([optimizer, *words])) or optimizer
+    name = folder_name("_".join([optimizer, *(word_of(text, groups) for text in others)])) or optimizer
     typed = {key_of(text) for text in overrides} - groups
     space = [
         dimension
@@ -191,6 +189,13 @@ def make_contestant(
     lines = {dimension.name: dimension.text for dimension in space}
     which = [override for override in overrides if key_of(override) in varied]
     return Contestant(name, optimizer, list(overrides), which, lines, axes_of(space), trials=[Trial(defaults)]), space
+
+
+def word_of(override: str, groups: Collection[str]) -> str:
+    """`cosine` of scheduler=cosine, `dropout-0.25` of model.dropout=0.25: as +tuned= can have."""
+    key, (_, _, value) = key_of(override), override.partition("=")
+    value = re.sub(r"[\[\]'\" ]", "", value).replace(",", "+").replace("=", "-")
+    return value if key in groups else f"{key.rpartition('.')[2]}-{value}"
 
 
 def axes_of(space: Sequence[Dimension]) -> list[Axis]:
