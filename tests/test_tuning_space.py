@@ -5,6 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import PROJECT
+from optbench.records.tuning import Trial
 from optbench.tuning.decisions import Edge
 from optbench.tuning.plan import read_lines, read_space
 from optbench.tuning.space import draw, overrides_of, read_dimension
@@ -98,6 +99,11 @@ def test_every_space_can_be_read_and_begins_with_the_rate(optimizer):
     space = read_space(optimizer, {})
     assert all(part.source == f"configs/search/{optimizer}.yaml" for part in space)
     assert (PROJECT / "configs" / "optimizer" / f"{optimizer}.yaml").is_file()
+
+
+def test_a_key_of_no_group_can_be_searched():
+    assert dimension("choice(all, weights)", "weight_decay_on").values == ["all", "weights"]
+    assert Trial({"weight_decay_on": "all", "optimizer.betas.0": 0.9}).point == "weight_decay_on=all, betas.0=0.9"
 
 
 def test_lines_of_the_command_replace_add_and_remove():

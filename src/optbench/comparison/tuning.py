@@ -447,7 +447,7 @@ def sentence(search: Search, tuning: Tuning) -> str:
         return f"{begun}. It has no winner."
     default = trials.score[0]
     first = "the defaults diverged" if math.isnan(default) else f"{wording.value(metric, default)} with the defaults"
-    point = ", ".join(f"{key.partition('.')[2]}={text(value)}" for key, value in its.trials[search.best].values.items())
+    point = its.trials[search.best].point
     said = f"{begun}; {metric} {first}, {wording.value(metric, search.score(search.best))} at best ({point})."
     rates = search.near.rate.dropna()
     width = "one point" if metrics.metric(metric).is_fraction else "1 %"

@@ -8,6 +8,7 @@ from typing import Any
 
 from optbench.records.files import write_atomically
 from optbench.records.record import RunRecord
+from optbench.records.wording import text
 
 SCHEMA_VERSION = 1
 TUNING = "tuning.json"
@@ -26,6 +27,11 @@ class Trial:
 
     values: dict[str, Any]
     overrides: list[str] = field(default_factory=list)
+
+    @property
+    def point(self) -> str:
+        """In words, without the group: `lr=0.01, betas.0=0.9`."""
+        return ", ".join(f"{key.partition('.')[2] or key}={text(value)}" for key, value in self.values.items())
 
 
 @dataclass

@@ -94,7 +94,7 @@ def read_dimension(name: str, text: Any, source: str) -> Dimension:
         ValueError: with what is wrong and how it is written.
     """
     where, key = f"{source}: {name}: {text}", ONE_MINUS.sub("", name).strip()
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", key):
+    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", key):
         raise ValueError(f"{where}: {name} is no key. A line is a key and what it may be, for example {EXAMPLE}.")
     try:
         values = sweep_values(key, str(text))

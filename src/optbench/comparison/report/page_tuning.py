@@ -176,10 +176,8 @@ def rates(tuning: Tuning, styles: dict[str, Style]) -> dict[str, Any]:
 
 
 def what(search: Search, trial: int) -> str:
-    values = search.contestant.trials[trial].values.items()
-    point = ", ".join(f"{key.partition('.')[2]}={wording.text(value)}" for key, value in values)
     kind = "defaults" if trial == 0 else "winner" if trial == search.contestant.winner else f"trial {trial}"
-    return plotly_text(f"{kind}: {point}")
+    return plotly_text(f"{kind}: {search.contestant.trials[trial].point}")
 
 
 def tuning_table(tuning: Tuning, test: str, swatches: dict[str, Markup]) -> list[Column]:
@@ -208,7 +206,9 @@ def tuning_table(tuning: Tuning, test: str, swatches: dict[str, Markup]) -> list
         Column(
             "winner",
             [
-                Cell("–", math.nan) if winner is None else Cell(f"trial {winner}", winner, point(search, winner))
+                Cell("–", math.nan)
+                if winner is None
+                else Cell(f"trial {winner}", winner, search.contestant.trials[winner].point)
                 for search, winner in zip(searches, winners, strict=True)
             ],
             "text",
@@ -223,11 +223,6 @@ def tuning_table(tuning: Tuning, test: str, swatches: dict[str, Markup]) -> list
         ),
         Column("on an edge", [Cell(edges(search)) for search in searches], "text"),
     ]
-
-
-def point(search: Search, trial: int) -> str:
-    values = search.contestant.trials[trial].values.items()
-    return ", ".join(f"{key.partition('.')[2]}={wording.text(value)}" for key, value in values)
 
 
 def edges(search: Search) -> str:
