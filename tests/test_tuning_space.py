@@ -111,5 +111,14 @@ def test_lines_of_the_command_replace_add_and_remove():
     given = read_lines([*taken, "adam.optimizer.lr=choice(1, 2)", "adam.model.dropout=0,0.5"])
     space = {part.name: part.text for part in read_space("adam", given["adam"])}
     assert space == {"optimizer.lr": "choice(1, 2)", "model.dropout": "0,0.5"}
+    for name in ("optimizer.momentum", "1-optimizer.momentum"):
+        (line,) = (part for part in read_space("momentum", {name: "interval(0.1, 0.9)"}) if "mom" in part.key)
+        assert (line.one_minus, line.values.high) == (name.startswith("1"), 0.9)
+    with pytest.raises(
+        ValueError, match=r"search\.adam\.optimizer\.decay=null takes out what .* It has: optimizer\.lr, 1"
+    ):
+        read_space("adam", {"optimizer.decay": "null"})
+    with pytest.raises(ValueError, match=r"optimizer\.betas and optimizer\.betas\.0 would set the same value"):
+        read_space("adam", {"optimizer.betas": "choice([0.9,0.99],[0.8,0.99])"})
     with pytest.raises(ValueError, match=r"search\.adam cannot be read"):
         read_lines(["adam"])

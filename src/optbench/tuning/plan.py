@@ -19,9 +19,10 @@ from optbench.records.files import PROJECT
 from optbench.records.metrics import METRICS
 from optbench.records.tuning import Axis, Contestant, Trial, Tuning
 from optbench.records.wording import is_number, near, some
-from optbench.tuning.space import EXAMPLE, SAMPLERS, Dimension, read_dimension
+from optbench.tuning.space import EXAMPLE, ONE_MINUS, SAMPLERS, Dimension, read_dimension
 
 SPACES = PROJECT / "configs" / "search"
+NULL = ("null", "None")  # takes a key out of a space
 # what a space may hold: what makes a method, not what it is measured by
 SEARCHABLE = re.compile(
     r"(optimizer|scheduler|model|augmentation)\.|data\.batch_size$|weight_decay_on$|trainer\.(gradient_clip_val|accumulate_grad_batches)$"
@@ -255,13 +256,29 @@ def read_space(optimizer: str, given: Mapping[str, str]) -> list[Dimension]:
         )
     sources = dict.fromkeys(lines, str(path.relative_to(PROJECT)))
     for name, text in given.items():
-        same = next((line for line in lines if str(line).replace(" ", "") == name.replace(" ", "")), name)
-        lines[same], sources[same] = text, f"search.{optimizer}"
-    return [
-        read_dimension(str(name), text, sources[name])
-        for name, text in lines.items()
-        if str(text) not in ("null", "None")
-    ]
+        keys = {searched_key(line): line for line in lines}
+        same = keys.get(searched_key(name), name)  # `optimizer.momentum` also replaces `1 - optimizer.momentum`
+        if same not in lines and text in NULL:
+            known = list(map(str, lines))
+            raise ValueError(
+                f"search.{optimizer}.{name}={text} takes out what the space of {optimizer} does not have"
+                f"{near(name, known)} It has: {', '.join(known)}."
+            )
+        lines = {name if line == same else line: old for line, old in lines.items()} | {name: text}
+        sources[name] = f"search.{optimizer}"
+    space = [read_dimension(str(name), text, sources[name]) for name, text in lines.items() if str(text) not in NULL]
+    for part in space:
+        if inner := [other.key for other in space if other.key.startswith(f"{part.key}.")]:
+            raise ValueError(
+                f"{part.source}: {part.key} and {inner[0]} would set the same value: search one of them, and take the "
+                f"other one out with null."
+            )
+    return space
+
+
+def searched_key(line: Any) -> str:
+    """`optimizer.momentum` of `1 - optimizer.momentum`."""
+    return ONE_MINUS.sub("", str(line)).strip()
 
 
 def read_lines(search: Sequence[str]) -> dict[str, dict[str, str]]:
