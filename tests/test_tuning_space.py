@@ -65,6 +65,10 @@ def test_a_space_widens_on_the_side_that_is_asked_and_draws_beyond_what_it_was()
 
 
 def test_what_has_no_room_does_not_widen():
+    depth = dimension("tag(log, int(interval(1, 8)))", "model.depth")
+    assert depth.widened(Edge.SMALLEST) == depth  # a logarithmic scale has no 0
+    batch = dimension("tag(log, int(interval(16, 256)))", "data.batch_size")
+    assert batch.widened(Edge.SMALLEST).values.low == 4
     momentum = dimension("interval(0.5, 1)", "1 - optimizer.momentum")
     assert momentum.widened(Edge.LARGEST) == momentum
     dropout = dimension("interval(0, 0.5)", "model.dropout")

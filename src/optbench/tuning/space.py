@@ -75,7 +75,7 @@ class Dimension:
             low = scaled(low, high, values.log, -STRETCH)
             low = 0.0 if not values.log and values.low >= 0 > low else low
         if values.whole:
-            low, high = math.floor(low), math.ceil(high)
+            low, high = max(math.floor(low), 1) if values.log else math.floor(low), math.ceil(high)
         wider = replace(values, low=float(f"{low:.6g}"), high=float(f"{high:.6g}"))
         return self if wider == values else replace(self, values=wider, text=text_of(wider))
 
