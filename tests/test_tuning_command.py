@@ -11,6 +11,7 @@ def test_settings_of_a_tuning_are_those_of_its_sweeper():
     assert {"hydra.sweeper.trials=50", "hydra.sweeper.budget=600", "trainer.max_epochs=3", "optimizer=adam,sgd"} < {
         *made
     }
+    assert "hydra.sweeper.trials=50" in command(["optimizer=adam", "+trials=50"])
 
 
 def test_each_tuning_has_a_folder_of_its_own():

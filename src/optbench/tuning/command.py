@@ -49,5 +49,5 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def setting(argument: str) -> str:
-    """`hydra.sweeper.trials=50` of `trials=50`; anything else as it is."""
-    return f"hydra.sweeper.{argument}" if argument.partition("=")[0] in SETTINGS else argument
+    """`hydra.sweeper.trials=50` of `trials=50` and of `+trials=50`; anything else as it is."""
+    return f"hydra.sweeper.{argument.lstrip('+')}" if key_of(argument) in SETTINGS else argument
