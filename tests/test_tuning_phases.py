@@ -291,6 +291,8 @@ def test_the_last_weights_judge_where_they_are_tested(tune):
         (["epochs=31"], "epochs=31 of a trial are more than the final has: use at most epochs=30"),
         (["seed=0,1"], "seed=0,1: a tuning takes one number"),
         (["test_weights=none"], "test_weights=none: the final tests its winners once, so use best or last."),
+        (["trainer.max_epochs=5,10"], "trainer.max_epochs is 10 and 5: all that one tuning compares has the same."),
+        (["test_weights=best,last"], "test_weights is best and last: all that one tuning compares has the same."),
         (["optimizer=adam,adam"], "adam is named 2 times: name each optimizer once."),
         (["optimizer=adam", "search.sdg.optimizer.lr=0.1,1"], "search.sdg is the space of no optimizer here"),
         (["search.adam.optimizer.rate=0.1,1"], "search.adam: optimizer.rate is no key of optimizer=adam"),

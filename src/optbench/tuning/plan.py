@@ -124,6 +124,13 @@ def make_plan(
             f"search.{unknown[0]} is the space of no optimizer here{near(unknown[0], sorted(optimizers))} Tuned are: "
             f"{', '.join(sorted(optimizers))}."
         )
+    for key in ("trainer.max_epochs", "test_weights"):
+        values = {str(OmegaConf.select(its, key)) for its in configs.values()}
+        if len(values) > 1:
+            raise ValueError(
+                f"{key} is {' and '.join(sorted(values))}: all that one tuning compares has the same. Give {key} one "
+                "value, and start a tuning for each."
+            )
     cfg = next(iter(configs.values()))
     epochs = cfg.trainer.max_epochs
     tuning = Tuning(
