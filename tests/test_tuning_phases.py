@@ -259,6 +259,9 @@ def test_other_settings_may_vary_and_what_is_typed_is_not_searched(tune, formula
     assert formula.runs["search/adam_cosine_02"]["optimizer.betas"] == "[0.8,0.99]"
     tuned = OmegaConf.load(done.folder / "tuned" / "adam_cosine.yaml")
     assert tuned.defaults == [{"override /optimizer": "adam"}, {"override /scheduler": "cosine"}]
+    assert tuned.optimizer.betas == [0.8, 0.99]  # typed, so it was not searched, but it is a part of what was found
+    short = f"--config-dir {done.folder} +tuned=adam_constant data=shapes compare=False"
+    assert f"The same in short: python src/train.py {short}" in done.out
 
 
 def test_values_that_vary_give_names_that_a_command_can_have(tune):

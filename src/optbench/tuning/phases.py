@@ -37,7 +37,7 @@ from optbench.records.tuning import (
 from optbench.records.wording import plural, text
 from optbench.tuning import decisions
 from optbench.tuning.decisions import Edge
-from optbench.tuning.plan import Plan, Settings, axes_of, make_plan
+from optbench.tuning.plan import SEARCHABLE, Plan, Settings, axes_of, make_plan
 from optbench.tuning.space import Dimension, draw, overrides_of, settings_of
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
@@ -271,15 +271,14 @@ class Tuner:
         for its in winners:
             say(f"{its.name} at its best: python src/train.py {shlex.join(its.command(its.winner or 0))}")
         if winners:
-            here = shlex.quote(str(self.folder))
-            say(f"The same in short: python src/train.py --config-dir {here} +{TUNED}={winners[0].name}")
+            say(f"The same in short: {self.short_command(winners[0])}")
 
     def write_tuned(self, its: Contestant) -> None:
         """tuned/<name>.yaml: the winner as a configuration that train.py takes with `+tuned=<name>`."""
         assert its.winner is not None
         trial = its.trials[its.winner]
         config = self.plan.configs[its.name]
-        varied = {key_of(override): override.partition("=")[2] for override in its.varied}
+        varied = {key_of(override): override.partition("=")[2] for override in its.overrides if in_tuned(its, override)}
         groups = {"optimizer": its.optimizer} | {k: v for k, v in varied.items() if k in config.hydra.runtime.choices}
         content = OmegaConf.create({"defaults": [{f"override /{group}": choice} for group, choice in groups.items()]})
         plain = {key: OmegaConf.select(config, key) for key in varied if key not in groups}
@@ -292,9 +291,14 @@ class Tuner:
             folder / f"{its.name}.yaml",
             "# @package _global_\n"
             f"# {its.name} at its best: trial {its.winner} of a tuning with {plural(its.counted, 'trial')}.\n"
-            f"# python src/train.py --config-dir {shlex.quote(str(self.folder))} +{TUNED}={its.name}\n"
+            f"# {self.short_command(its)}\n"
             f"# Its first final run: python src/train.py {its_run}\n" + OmegaConf.to_yaml(content),
         )
+
+    def short_command(self, its: Contestant) -> str:
+        """What trains a winner by its file, with the rest of what was typed."""
+        rest = [override for override in its.overrides if not in_tuned(its, override)]
+        return shlex.join(["python", "src/train.py", "--config-dir", str(self.folder), f"+{TUNED}={its.name}", *rest])
 
     # runs
 
@@ -346,6 +350,14 @@ class Tuner:
     def describe_edges(self, its: Contestant) -> str:
         edges = [f"{name} at its {edge}" for name, edge in its.edges.items()]
         return f"{its.name} is best with {wording.joined(edges)} values"
+
+
+def in_tuned(its: Contestant, override: str) -> bool:
+    """Whether tuned/<name>.yaml has it: what differs between contestants, and settings of the method that are fixed."""
+    key = key_of(override)
+    return (
+        key == "optimizer" or override in its.varied or (not override.startswith("~") and bool(SEARCHABLE.match(key)))
+    )
 
 
 def unique(overrides: Sequence[str]) -> list[str]:
