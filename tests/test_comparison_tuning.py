@@ -144,6 +144,17 @@ def test_the_finals_are_compared_and_the_search_is_told(folder):
     assert ledger[Item.SEARCH_SECONDS].text.startswith("adam 24 s, adamw 24 s, sgd 6 s")
 
 
+@pytest.mark.parametrize(("typed", "searched", "said"), [(0, None, 1), (0.001, None, 0), (0, 0.001, 0), (0.001, 0, 1)])
+def test_adamw_does_not_contain_an_adam_with_coupled_decay(folder, typed, searched, said):
+    record = Tuning.read(folder)
+    adam = record.contestants[0]
+    adam.overrides.append(f"optimizer.weight_decay={typed}")
+    if searched is not None:
+        adam.trials[adam.winner].values["optimizer.weight_decay"] = searched
+    record.write(folder)
+    assert " ".join(compare([str(folder)]).words.answer).count("under-tuned") == said
+
+
 def test_luck_is_how_much_the_best_of_half_a_search_varies():
     assert luck([0.3, 0.5, 0.5, 0.5], 1) == 0
     generator, scores = np.random.default_rng(0), [0.52, 0.1, 0.6, 0.55, math.nan, 0.5, 0.58]

@@ -22,19 +22,21 @@ from optbench.comparison.judgement import Judgement
 from optbench.comparison.read import device_name, number, read_record
 from optbench.comparison.verdicts import CLAIMED, Verdict
 from optbench.records import metrics, wording
+from optbench.records.configuration import key_of
 from optbench.records.tuning import FINAL, TUNING, Contestant, final_folder, search_folder, shortlist_folder
 from optbench.records.tuning import Tuning as Record
 from optbench.records.wording import joined, plural, text
 
 CONFIDENCE = 0.95
 ALIKE = 1.1  # times the least seconds: what the ledger calls equal
-RATE = "optimizer.lr"
+RATE, DECAY = "optimizer.lr", "optimizer.weight_decay"
+NO_DECAY = "weight_decay=0"
 # a method that contains another as a special case -> with which setting
 CONTAINS = {
     ("momentum", "sgd"): "momentum=0",
     ("nesterov", "sgd"): "momentum=0",
-    ("adamw", "adam"): "weight_decay=0",
-    ("nadamw", "nadam"): "weight_decay=0",
+    ("adamw", "adam"): NO_DECAY,
+    ("nadamw", "nadam"): NO_DECAY,
 }
 Floats = NDArray[np.float64]
 
@@ -362,12 +364,20 @@ def under_tuned(tuning: Tuning, judgement: Judgement) -> list[str]:
             )
             pair = general.configuration, special.configuration
             worse = verdicts.get(pair) == Verdict.WORSE or verdicts.get(pair[::-1]) == Verdict.BETTER
-            if setting and alike and worse:
+            contains = setting != NO_DECAY or not has_decay(special.contestant)  # coupled is not decoupled decay
+            if setting and alike and worse and contains:
                 found.append(
                     f"{general.name} is under-tuned: with {setting} it is {special.name}, which did better, so a "
                     "better point of its own space exists. More trials, or another space, would find it."
                 )
     return found
+
+
+def has_decay(its: Contestant) -> bool:
+    """Whether its winner decays the weights, by a value that was searched or typed; no optimizer here does so else."""
+    typed = {key_of(override): override.partition("=")[2] for override in its.overrides}
+    value = its.trials[its.winner or 0].values.get(DECAY, typed.get(DECAY, 0))
+    return float(value or 0) != 0
 
 
 def answer(tuning: Tuning, judgement: Judgement) -> list[str]:
