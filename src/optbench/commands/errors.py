@@ -196,10 +196,10 @@ def explain_configuration(error: OmegaConfBaseException) -> str:
         place, _, word = key.rpartition(".")
         emptied = rf"~{re.escape(key)}|{re.escape(key)}=\[\s*\]"
         typed = [each for each in caller.arguments() if re.fullmatch(emptied, each)]
-        if typed and (known := choices_of(key)):
+        if typed and (offered := choices_of(key)):
             return (
                 f"{typed[0]} leaves {key} without a choice. Give one, or leave the argument out for the default. The "
-                f"choices of {key} are: {', '.join(known)}."
+                f"choices of {key} are: {', '.join(offered)}."
             )
         keys = [str(name) for name in parent if name not in HIDDEN]
         if not keys and (choices := choices_of(place)):

@@ -5,7 +5,7 @@ stops and whether anything is left to do; then the others train the seeds of the
 folder has the plan and every look, so the sweep resumes wherever it was stopped, and each report knows of the looks.
 """
 
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from itertools import pairwise
 from pathlib import Path
 
@@ -60,30 +60,58 @@ def sweep(sweeper: BasicSweeper, arguments: Sequence[str]) -> list[Sequence[JobR
             "give the seeds, such as seed=0,1,2."
         )
     folder = Path(sweeper.config.hydra.sweep.dir)
-    plan = Plan.read(folder) or Plan(list(jobs))
-    if plan.configurations != list(jobs):
-        raise ValueError(
-            f"hydra.sweep.dir={folder} has the plan of another sweep ({LOOKS_JSON}: {'; '.join(plan.configurations)}). "
-            "Give another folder, or leave it out."
-        )
+    plan = read_plan(folder, list(jobs))
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(sweeper.config, folder / SWEEP)
-    plan.write(folder)
     looks = [0, *plan.levels]
     most = max(later - earlier for earlier, later in pairwise(looks)) * len(jobs)
     if hasattr(sweeper.launcher, "largest_batch"):  # hydra/launcher=pool
         sweeper.launcher.largest_batch = min(most, sweeper.max_batch_size or most)
     returns: list[Sequence[JobReturn]] = []
-    number, before, running = 0, 0, list(jobs)
-    for position, seeds in enumerate(plan.levels):
-        batch = [[*jobs[name], f"seed={seed}"] for name in running for seed in range(before, seeds)]
+    number, launch = 0, sweeper.launcher.launch
+
+    def train(running: Sequence[str], seeds: range) -> None:
+        nonlocal number
+        batch = [[*jobs[name], f"seed={seed}"] for name in running for seed in seeds]
         for part in sweeper.split_overrides_to_chunks(batch, sweeper.max_batch_size):
             sweeper.validate_batch_is_legal(part)
-            done = sweeper.launcher.launch(part, initial_job_idx=number)
+            done = launch(part, initial_job_idx=number)
             for job in done:
                 job.return_value  # noqa: B018  # raises what the job raised: without all its runs there is no look
             returns.append(done)
             number += len(part)
+
+    train_by_looks(plan, folder, shared, train)
+    return returns
+
+
+def read_plan(folder: Path, configurations: Sequence[str], first_seed: int = 0) -> Plan:
+    """The plan of a sweep that resumes, or a new one.
+
+    Raises:
+        ValueError: where the folder has the plan of another sweep.
+    """
+    plan = Plan.read(folder) or Plan(list(configurations), first_seed=first_seed)
+    if (plan.configurations, plan.first_seed) != (list(configurations), first_seed):
+        raise ValueError(
+            f"hydra.sweep.dir={folder} has the plan of another sweep ({LOOKS_JSON}: {'; '.join(plan.configurations)}). "
+            "Give another folder, or leave it out."
+        )
+    return plan
+
+
+def train_by_looks(plan: Plan, folder: Path, shared: Set[str], train: Callable[[Sequence[str], range], None]) -> None:
+    """Train the seeds of a look, make the look, and so on, until the question is decided or the plan ends.
+
+    Args:
+        folder: of the runs, and of looks.json.
+        shared: the overrides that all configurations share.
+        train: runs some configurations with some seeds, but for the runs that have their results already.
+    """
+    plan.write(folder)
+    before, running = 0, list(plan.configurations)
+    for position, seeds in enumerate(plan.levels):
+        train(running, range(plan.first_seed + before, plan.first_seed + seeds))
         if len(plan.looks) <= position or not plan.looks[position].complete:
             look(plan, folder, position, running, shared)
         print("\n" + paragraph(plan.looks[position].sentence) + "\n", flush=True)
@@ -92,7 +120,6 @@ def sweep(sweeper: BasicSweeper, arguments: Sequence[str]) -> list[Sequence[JobR
         if not running:
             break
         before = seeds
-    return returns
 
 
 def look(plan: Plan, folder: Path, position: int, running: Sequence[str], shared: Set[str]) -> None:
@@ -156,7 +183,7 @@ def sentence(plan: Plan, position: int, left: Sequence[str], stopped: Sequence[s
     else:
         if stopped:
             said += f"{names(stopped)} need{'s' if len(stopped) == 1 else ''} no more seeds. "
-        first, last = seeds, planned[position + 1] - 1
+        first, last = plan.first_seed + seeds, plan.first_seed + planned[position + 1] - 1
         runs = plural(len(left) * (last - first + 1), "run")
         verb = "trains" if len(left) == 1 else "train"
         numbers = joined([str(seed) for seed in range(first, last + 1)])

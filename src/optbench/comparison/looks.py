@@ -149,14 +149,14 @@ def over_looks(
         table_of: the table of differences of some blocks, for this many questions.
     """
     kept: dict[frozenset[str], dict[str, Any]] = {}
-    seeds = blocks.index.get_level_values("seed") if "seed" in blocks.index.names else pd.Index([])
+    seeds = blocks.index.get_level_values("seed") - plan.first_seed if "seed" in blocks.index.names else pd.Index([])
     before, columns = 0, None
     for look in plan.looks:
         table = table_of(blocks[seeds < look.seeds], ALPHA / look.level)
         columns = table.columns
         for row in table.to_dict("records"):
             pair = frozenset((row["a"], row["b"]))
-            trained = min(last_seed[row["a"]], last_seed[row["b"]]) >= before
+            trained = min(last_seed[row["a"]], last_seed[row["b"]]) - plan.first_seed >= before
             if pair not in kept or (trained and (row["verdict"] in DECIDED or kept[pair]["verdict"] not in DECIDED)):
                 kept[pair] = row
         before = look.seeds

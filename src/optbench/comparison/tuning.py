@@ -82,6 +82,7 @@ class Tuning:
     """What a tuning says beside the comparison of its final runs.
 
     Attributes:
+        final_seeds: that the final ran with.
         metric: what chose; `sign`: 1 where more is better; `claimed`: the validation of what the final is compared by.
         chances: one row per number of trials `k`; a column for each search: the probability that it is the best then.
         exact: whether draws were independent and uniform in one space, so that the bands are exact.
@@ -89,6 +90,7 @@ class Tuning:
     """
 
     record: Record
+    final_seeds: list[int]
     metric: str
     sign: int
     claimed: str
@@ -130,6 +132,7 @@ def read_tuning(folder: Path, facts: Facts) -> Tuning:
     searches = [read_search(folder, record, its, facts, devices, exact) for its in record.contestants]
     return Tuning(
         record=record,
+        final_seeds=sorted(set(map(int, facts.runs.seed))),
         metric=metric,
         sign=sign,
         claimed=claimed_metric(metric, facts),
@@ -426,10 +429,9 @@ def notes(tuning: Tuning) -> list[str]:
     """How it was tuned, and by how much a search flatters."""
     record, size = tuning.record, {len(search.trials) for search in tuning.searches}
     trials = plural(size.pop(), "trial") if len(size) == 1 else "equal seconds"
-    seeds = record.final_seeds
     found = [
         f"Tuned with {trials} each, chosen by {tuning.metric} at seed {record.search_seed}; nothing was chosen with "
-        f"the seeds of the final ({', '.join(map(text, seeds))}), so its means do not flatter."
+        f"the seeds of the final ({', '.join(map(text, tuning.final_seeds))}), so its means do not flatter."
     ]
     falls = {s.name: fall for s in tuning.searches if not math.isnan(fall := curse(s, tuning.sign))}
     if falls:

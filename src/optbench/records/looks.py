@@ -55,11 +55,18 @@ class Look:
 
 @dataclass
 class Plan:
-    """The content of looks.json. `configurations` are the overrides that make each, without the seed."""
+    """The content of looks.json.
+
+    Attributes:
+        configurations: the overrides that make each, without the seed and without those that all share.
+        levels: seeds of each at a look -> its level, see `LEVELS`.
+        first_seed: the others follow it.
+    """
 
     configurations: list[str]
     levels: dict[int, float] = field(default_factory=lambda: dict(LEVELS))
     looks: list[Look] = field(default_factory=list)
+    first_seed: int = 0
 
     def write(self, folder: Path) -> None:
         write_atomically(folder / LOOKS_JSON, json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n")
@@ -81,6 +88,7 @@ class Plan:
                 [str(name) for name in content["configurations"]],
                 {int(seeds): level for seeds, level in content["levels"].items()},
                 [Look(**{name: look[name] for name in names}) for look in content["looks"]],
+                int(content.get("first_seed", 0)),
             )
             for look in plan.looks:
                 moment(look.time)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from optbench.records.files import write_atomically
+from optbench.records.looks import LEVELS, UNTIL_DECIDED
 from optbench.records.record import RunRecord
 from optbench.records.wording import text
 
@@ -116,9 +117,9 @@ class Tuning:
 
     @property
     def final_seeds(self) -> list[int]:
-        """With which nothing was chosen."""
-        first = self.search_seed + 1 + self.settings["shortlist_seeds"]
-        return [first + k for k in range(self.settings["seeds"])]
+        """With which nothing was chosen; with seeds=until_decided, all that there may be."""
+        first, seeds = self.search_seed + 1 + self.settings["shortlist_seeds"], self.settings["seeds"]
+        return [first + k for k in range(max(LEVELS) if seeds == UNTIL_DECIDED else seeds)]
 
     def score(self, folder: Path) -> float | None:
         """What a run is judged by; None for a run that diverged.

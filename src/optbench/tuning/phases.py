@@ -15,11 +15,13 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.utils import JobReturn
 from omegaconf import DictConfig, OmegaConf
 
+from optbench.commands import until_decided
 from optbench.commands.hydra_internals import Interval
 from optbench.commands.resume import SWEEP, quoted
 from optbench.records import metrics, wording
 from optbench.records.configuration import key_of
 from optbench.records.files import write_atomically
+from optbench.records.looks import LEVELS, UNTIL_DECIDED
 from optbench.records.record import RunRecord, has_result
 from optbench.records.tuning import (
     FINAL,
@@ -253,13 +255,29 @@ class Tuner:
         """Run each winner at fresh seeds, to the end, and test it once."""
         seeds = self.tuning.final_seeds
         winners = [its for its in self.contestants if its.winner is not None]
+        by_looks = self.settings.seeds == UNTIL_DECIDED and len(winners) > 1
+        if self.settings.seeds == UNTIL_DECIDED and not by_looks:
+            seeds = seeds[: min(LEVELS)]  # nothing is left to decide
         for its in winners:
             self.write_tuned(its)
         if winners:
+            most = f"up to {len(seeds)} fresh seeds from {seeds[0]} on, until it is decided"
+            some = f"{'fresh seed' if len(seeds) == 1 else 'fresh seeds'} {', '.join(map(str, seeds))}"
             say(
                 f"Final: the winner of each, {plural(self.tuning.epochs['final'], 'epoch')}, with "
-                f"{'fresh seed' if len(seeds) == 1 else 'fresh seeds'} {', '.join(map(str, seeds))}; tested once."
+                f"{most if by_looks else some}; tested once."
             )
+        if by_looks:
+            self.train_by_looks(winners)
+        else:
+            self.train(winners, seeds)
+        self.end(FINAL)
+        for its in winners:
+            say(f"{its.name} at its best: python src/train.py {shlex.join(its.command(its.winner or 0))}")
+        if winners:
+            say(f"The same in short: {self.short_command(winners[0])}")
+
+    def train(self, winners: Sequence[Contestant], seeds: Sequence[int]) -> None:
         self.run(
             {
                 final_folder(its.name, seed): unique([*its.command(its.winner or 0), f"seed={seed}"])
@@ -267,11 +285,21 @@ class Tuner:
                 for its in winners
             }
         )
-        self.end(FINAL)
-        for its in winners:
-            say(f"{its.name} at its best: python src/train.py {shlex.join(its.command(its.winner or 0))}")
-        if winners:
-            say(f"The same in short: {self.short_command(winners[0])}")
+
+    def train_by_looks(self, winners: Sequence[Contestant]) -> None:
+        """Add seeds by the plan of seed=until_decided."""
+        commands = [unique(its.command(its.winner or 0)) for its in winners]
+        shared = set.intersection(*map(set, commands))
+        called = {
+            " ".join(override for override in command if override not in shared): its
+            for its, command in zip(winners, commands, strict=True)
+        }
+        folder = self.folder / FINAL
+        folder.mkdir(exist_ok=True)
+        plan = until_decided.read_plan(folder, list(called), self.tuning.final_seeds[0])
+        until_decided.train_by_looks(
+            plan, folder, shared, lambda names, seeds: self.train([called[name] for name in names], seeds)
+        )
 
     def write_tuned(self, its: Contestant) -> None:
         """tuned/<name>.yaml: the winner as a configuration that train.py takes with `+tuned=<name>`."""

@@ -16,6 +16,7 @@ from optbench.commands.hydra_internals import Interval, compose_job, keys_below,
 from optbench.commands.resolvers import folder_name
 from optbench.records.configuration import key_of
 from optbench.records.files import PROJECT
+from optbench.records.looks import UNTIL_DECIDED
 from optbench.records.metrics import METRICS
 from optbench.records.tuning import Axis, Contestant, Trial, Tuning
 from optbench.records.wording import is_number, near, some
@@ -38,7 +39,7 @@ class Settings:
     """
 
     trials: int
-    seeds: int
+    seeds: int | str
     shortlist: int
     shortlist_seeds: int
     epochs: int | None
@@ -51,8 +52,9 @@ class Settings:
         least = {"trials": 1, "seeds": 1, "shortlist": 1, "shortlist_seeds": 1, "epochs": 1}
         for key, smallest in least.items():
             value = getattr(self, key)
-            if not (type(value) is int and value >= smallest) and (key, value) != ("epochs", None):
-                also = ", or null" if key == "epochs" else ""
+            other = {"epochs": None, "seeds": UNTIL_DECIDED}
+            if not (type(value) is int and value >= smallest) and (key not in other or value != other[key]):
+                also = f", or {other[key] or 'null'}" if key in other else ""
                 raise ValueError(f"{key}={value} must be a whole number of at least {smallest}{also}.")
         if self.budget != "trials" and not (is_number(self.budget) and float(self.budget) > 0):
             raise ValueError(
@@ -123,6 +125,11 @@ def make_plan(
         raise ValueError(
             f"search.{unknown[0]} is the space of no optimizer here{near(unknown[0], sorted(optimizers))} Tuned are: "
             f"{', '.join(sorted(optimizers))}."
+        )
+    if settings.seeds == UNTIL_DECIDED and len(contestants) < 2:
+        raise ValueError(
+            f"seeds={UNTIL_DECIDED} compares winners, and here is only one: give several optimizers, or a number of "
+            "seeds, such as seeds=5."
         )
     for key in ("trainer.max_epochs", "test_weights"):
         values = {str(OmegaConf.select(its, key)) for its in configs.values()}
