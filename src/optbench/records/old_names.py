@@ -31,9 +31,9 @@ def updated_configuration(config: Any, path: str = "") -> Any:
     return updated
 
 
-def updated_choices(choices: dict[str, str]) -> dict[str, str]:
-    """The same choices, with those of groups that were not there yet. Choices that are no run's stay as they are."""
-    return {**ADDED_CHOICES, **choices} if "augmentation" in choices else choices
+def updated_choices(choices: Any) -> Any:
+    """The same choices, with those of groups that were not there yet. What is no run's choices stays as it is."""
+    return {**ADDED_CHOICES, **choices} if isinstance(choices, dict) and "augmentation" in choices else choices
 
 
 def entry_name(target: str) -> str:
