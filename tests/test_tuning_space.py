@@ -74,6 +74,7 @@ def test_what_has_no_room_does_not_widen():
     dropout = dimension("interval(0, 0.5)", "model.dropout")
     assert dropout.widened(Edge.SMALLEST) == dropout
     assert dropout.widened(Edge.LARGEST).values.high == 0.75
+    assert dropout.widened(Edge.LARGEST).widened(Edge.LARGEST).values.high == 0.875  # never 1, which drops all
 
 
 @pytest.mark.parametrize(

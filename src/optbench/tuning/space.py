@@ -64,13 +64,20 @@ class Dimension:
         return (x - values.low) / (values.high - values.low)
 
     def widened(self, edge: Edge) -> "Dimension":
-        """The same with more room on one side, as far as there is any: 1 - x is at most 1, and 0 stays an end."""
+        """The same with more room on one side, as far as there is any.
+
+        1 - x is at most 1, and 0 stays an end. A range from 0 to 1 on a plain scale, such as that of a dropout rate,
+        goes half of the way to 1 and never reaches it.
+        """
         values = self.values
         assert not isinstance(values, list)
         low, high = values.low, values.high
         if edge is Edge.LARGEST:
             high = scaled(low, high, values.log, 1 + STRETCH)
-            high = min(high, 1.0) if self.one_minus else high
+            if self.one_minus:
+                high = min(high, 1.0)
+            elif not values.log and not values.whole and values.low >= 0 and values.high < 1:
+                high = min(high, (1 + values.high) / 2)
         else:
             low = scaled(low, high, values.log, -STRETCH)
             low = 0.0 if not values.log and values.low >= 0 > low else low
