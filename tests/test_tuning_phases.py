@@ -347,6 +347,11 @@ def test_the_last_weights_judge_where_they_are_tested(tune):
         (["optimizer=adam", "search.sdg.optimizer.lr=0.1,1"], "search.sdg is the space of no optimizer here"),
         (["search.adam.optimizer.rate=0.1,1"], "search.adam: optimizer.rate is no key of optimizer=adam"),
         (["search.adam.optimizer.rate=0.1,1"], "There are: optimizer.lr, optimizer.betas"),
+        (["search.adam.optimizer.betas.first=0.1,1"], "optimizer.betas.first is no key of optimizer=adam"),
+        (
+            ["search.adam.augmentation.crop_flip.padding=1,2"],
+            "augmentation has no keys here: give augmentation a choice",
+        ),
         (
             ["search.adam.optimizer.lr=interval(2, 1)"],
             "search.adam: optimizer.lr: interval(2, 1): the lower end must be",

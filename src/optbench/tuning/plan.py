@@ -11,6 +11,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from optbench.commands.hydra_internals import Interval, compose_job, keys_below, override_values
 from optbench.commands.resolvers import folder_name
@@ -26,7 +27,8 @@ SPACES = PROJECT / "configs" / "search"
 NULL = ("null", "None")  # takes a key out of a space
 # what a space may hold: what makes a method, not what it is measured by
 SEARCHABLE = re.compile(
-    r"(optimizer|scheduler|model|augmentation)\.|data\.batch_size$|weight_decay_on$|trainer\.(gradient_clip_val|accumulate_grad_batches)$"
+    r"(optimizer|scheduler|model|augmentation|averaging)\.|(data\.batch_size|weight_decay_on|label_smoothing|l1)$"
+    r"|trainer\.(gradient_clip_val|accumulate_grad_batches)$"
 )
 
 
@@ -228,19 +230,24 @@ def default(dimension: Dimension, optimizer: str, cfg: DictConfig) -> Any:
     key = dimension.key
     if not SEARCHABLE.match(key):
         raise ValueError(
-            f"{dimension.source}: {key} cannot be searched. A space has keys of optimizer, scheduler, model and "
-            "augmentation, data.batch_size, weight_decay_on, trainer.gradient_clip_val and "
-            "trainer.accumulate_grad_batches: what makes a method, not what it is measured by."
+            f"{dimension.source}: {key} cannot be searched. A space has keys of optimizer, scheduler, model, "
+            "augmentation and averaging, data.batch_size, weight_decay_on, label_smoothing, l1, "
+            "trainer.gradient_clip_val and trainer.accumulate_grad_batches: what makes a method, not what it is "
+            "measured by."
         )
     missing = object()
-    value = OmegaConf.select(cfg, key, default=missing, throw_on_missing=False)
+    try:
+        value = OmegaConf.select(cfg, key, default=missing, throw_on_missing=False)
+    except OmegaConfBaseException:  # such as betas.first: a list has numbers
+        value = missing
     if value is missing:
         group = key.partition(".")[0]
-        known = list(keys_below(cfg[group], group))
-        raise ValueError(
-            f"{dimension.source}: {key} is no key of {group}={cfg.hydra.runtime.choices.get(group, '')}"
-            f"{near(key, known)} There are: {some(known, 12)}."
+        known = list(keys_below(cfg[group], group)) if cfg[group] is not None else []
+        there = (
+            f"There are: {some(known, 12)}." if known else f"{group} has no keys here: give {group} a choice that has."
         )
+        choice = cfg.hydra.runtime.choices.get(group, "none")
+        raise ValueError(f"{dimension.source}: {key} is no key of {group}={choice}{near(key, known)} {there}")
     if (isinstance(dimension.values, Interval) or dimension.one_minus) and not (value is None or is_number(value)):
         raise ValueError(f"{dimension.source}: {key} is {value}, no number, so it can't be searched in an interval.")
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
