@@ -256,6 +256,16 @@ def test_equal_seconds(tune, formula):
     assert (adam.counted, sgd.counted) == (10, 4) and len(adam.trials) == 10 and len(sgd.trials) == 4
 
 
+def test_trials_that_diverge_at_once_do_not_go_on_for_ever(tune, formula, monkeypatch):
+    monkeypatch.setattr(phases, "MOST_TRIALS", 8)
+    formula.seconds = lambda place: 0.0
+    formula.diverge = lambda optimizer, rate: True
+    done = tune("optimizer=adam,sgd", "budget=100", "shortlist=1")
+    assert done.status == 0, done.err
+    assert [len(its.trials) for its in record_of(done).contestants] == [8, 8]
+    assert "adam: all 8 trials diverged. It has no winner" in done.out
+
+
 def test_a_budget_in_seconds_widens_and_resumes_with_the_points_that_ran(tune, formula):
     took = {"search/sgd_00": 1.0}  # so short that an estimate from it alone would draw many trials
     formula.seconds = lambda place: took.get(place, 10.0)

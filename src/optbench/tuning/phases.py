@@ -44,6 +44,7 @@ from optbench.tuning.space import Dimension, draw, overrides_of, settings_of
 
 Launch = Callable[[Sequence[Sequence[str]], int], Sequence[JobReturn]]
 MOST_WIDENINGS = 2
+MOST_TRIALS = 1000  # of a search by seconds: trials that diverge at once use up next to none
 WIDER = 0.5  # the budget of a widened search, as a share of the first
 
 
@@ -156,12 +157,16 @@ class Tuner:
         def spent(its: Contestant) -> list[float]:
             return [self.seconds(its, trial) for trial in range(ran[its.name])]
 
-        while left := [its for its in self.contestants if sum(spent(its)) < self.allowed]:
+        def has_room(its: Contestant) -> bool:
+            return sum(spent(its)) < self.allowed and ran[its.name] < MOST_TRIALS
+
+        while left := [its for its in self.contestants if has_room(its)]:
             for its in left:
                 took = spent(its)
                 # before anything is known, two
                 room = (self.allowed - sum(took)) / max(mean(took), 1e-3) if took else 2
-                self.extend(its, len(its.trials) + max(1, min(int(room), self.settings.trials)))
+                goal = len(its.trials) + max(1, min(int(room), self.settings.trials))
+                self.extend(its, min(goal, MOST_TRIALS))
             self.run_trials(left)
             ran = {its.name: len(its.trials) for its in self.contestants}
         for its in self.contestants:
