@@ -164,6 +164,21 @@ def test_luck_is_how_much_the_best_of_half_a_search_varies():
     assert math.isnan(luck([0.5, 0.6], 1)) and math.isnan(luck([math.nan] * 5, 1))
 
 
+def test_luck_that_is_not_known_explains_any_claim():
+    assert math.isnan(luck([0.5, 0.6], 1))  # one draw
+    assert tuning.beyond_luck(0.1, 0.01, [0.001, 0.001], 1)
+    assert not tuning.beyond_luck(0.1, 0.01, [0.001, math.nan], 1)
+
+
+def test_seconds_are_no_fixed_number_of_draws_so_there_is_no_band(folder):
+    assert compare([str(folder)]).tuning.exact
+    record = Tuning.read(folder)
+    record.settings["budget"] = 60
+    record.write(folder)
+    found = compare([str(folder)]).tuning
+    assert not found.exact and found.searches[0].curve.high[1:].isna().all()
+
+
 def test_luck_is_of_what_is_compared_where_another_metric_chose(tmp_path):
     scores, claimed = [1.2, 1.9, 1.0, 1.1, math.nan, 1.15, 1.05], [0.5, 0.1, 0.6, 0.4, math.nan, 0.7, 0.55]
     generator, halves = np.random.default_rng(0), []
@@ -235,7 +250,12 @@ def test_what_a_figure_of_curves_shows(metric, scores, default, exact):
 def test_a_tuning_without_a_final_says_how_to_go_on(folder):
     for summary in (folder / "final").glob("*/summary.json"):
         summary.unlink()
-    with pytest.raises(ValueError, match=r"is a tuning without a final run yet: python src/tune\.py resume="):
+    with pytest.raises(ValueError, match=r"is a tuning without a final run: every trial of its search diverged\."):
+        compare([str(folder)])
+    record = Tuning.read(folder)
+    record.ended.remove("final")
+    record.write(folder)
+    with pytest.raises(ValueError, match=r"is a tuning without a final run: python src/tune\.py resume="):
         compare([str(folder)])
 
 

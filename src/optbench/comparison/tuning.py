@@ -35,6 +35,7 @@ NO_DECAY = "weight_decay=0"
 CONTAINS = {
     ("momentum", "sgd"): "momentum=0",
     ("nesterov", "sgd"): "momentum=0",
+    ("sam", "momentum"): "rho=0",
     ("adamw", "adam"): NO_DECAY,
     ("nadamw", "nadam"): NO_DECAY,
 }
@@ -113,9 +114,9 @@ def finals_of(folder: Path) -> str:
         ValueError: where it has none yet.
     """
     if not any((folder / FINAL).glob("*/summary.json")):
-        raise ValueError(
-            f"{folder} is a tuning without a final run yet: python src/tune.py resume={folder} runs what is left."
-        )
+        ended = FINAL in Record.read(folder).ended
+        why = "every trial of its search diverged" if ended else f"python src/tune.py resume={folder} runs what is left"
+        raise ValueError(f"{folder} is a tuning without a final run: {why}.")
     return str(folder / FINAL)
 
 
@@ -128,7 +129,11 @@ def read_tuning(folder: Path, facts: Facts) -> Tuning:
     record = Record.read(folder)
     metric = str(record.settings["metric"])
     sign, devices = metrics.sign(metric), set[str]()
-    exact = record.settings["sampler"] == "random" and not any(c.widened for c in record.contestants)
+    exact = (
+        record.settings["sampler"] == "random"
+        and record.settings["budget"] == "trials"  # how many fit into seconds depends on what was drawn
+        and not any(c.widened for c in record.contestants)
+    )
     searches = [read_search(folder, record, its, facts, devices, exact) for its in record.contestants]
     return Tuning(
         record=record,
@@ -323,10 +328,11 @@ def beyond_luck(difference: float, half: float, lucks: Sequence[float], tests: i
 
     Args:
         half: of the difference's simultaneous interval, which is about the final's chance alone.
+        lucks: of both searches; where one is not known, because a search had too few draws, nothing is.
         tests: pairs that are compared.
     """
     z = float(stats.norm.ppf(1 - (1 - CONFIDENCE) / (2 * tests)))
-    return bool(abs(difference) > math.hypot(half, *(z * each for each in lucks if not math.isnan(each))))
+    return bool(abs(difference) > math.hypot(half, *(z * each for each in lucks)))
 
 
 # what was equal, and what follows
@@ -370,8 +376,8 @@ def under_tuned(tuning: Tuning, judgement: Judgement) -> list[str]:
             contains = setting != NO_DECAY or not has_decay(special.contestant)  # coupled is not decoupled decay
             if setting and alike and worse and contains:
                 found.append(
-                    f"{general.name} is under-tuned: with {setting} it is {special.name}, which did better, so a "
-                    "better point of its own space exists. More trials, or another space, would find it."
+                    f"{general.name} is under-tuned: with {setting} it is {special.name}, which did better, so "
+                    "better settings of it exist. More trials, or a space that reaches them, would find them."
                 )
     return found
 
