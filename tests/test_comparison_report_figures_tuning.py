@@ -8,6 +8,7 @@ from test_comparison_tuning import tuned
 from optbench.comparison.analysis import Comparison, compare
 from optbench.comparison.report import figures, palette, paper
 from optbench.comparison.report.page_tuning import room
+from optbench.comparison.tuning import tuning_curve
 
 pytest.importorskip("opda")
 TUNING = ["tuning_trials", "tuning_seconds", "tuning_chances", "tuning_rates"]
@@ -72,10 +73,14 @@ def test_they_are_files_beside_the_others_and_go_with_them(comparison, tmp_path,
 
 def test_a_loss_that_exploded_does_not_flatten_the_others(comparison):
     searches = comparison.tuning.searches
-    trials = searches[0].trials.assign(score=[1.5, 1.2, 1.3, 900.0])
-    losses = replace(comparison.tuning, sign=-1, metric="val/loss", searches=[replace(searches[0], trials=trials)])
-    low, high = room(losses)
-    assert low < 1.2 and high == pytest.approx(np.quantile([1.5, 1.2, 1.3, 900.0], 0.75), rel=0.2)
+
+    def axis(*scores: float) -> list[float]:
+        trials = searches[0].trials.assign(score=scores)
+        search = replace(searches[0], trials=trials, curve=tuning_curve(trials, "val/loss", exact=True))
+        return room(replace(comparison.tuning, sign=-1, metric="val/loss", searches=[search]))
+
+    assert axis(1.5, 1.2, 1.3, 900.0) == pytest.approx([1.2 - 0.045, 1.5 + 0.045])  # the curve begins at 1.5
+    assert axis(900.0, 1.2, 1.3, 1.4)[1] == pytest.approx(np.quantile([900, 1.2, 1.3, 1.4], 0.75), rel=0.2)
 
 
 def test_where_all_diverged_only_the_crosses_are_left(comparison):

@@ -87,12 +87,14 @@ def band(curve: pd.DataFrame) -> tuple[pd.Series, pd.Series] | None:
 
 
 def room(tuning: Tuning) -> list[float] | None:
-    """An axis without the worst quarter of scores and without what a band does not know, both of which are far off."""
+    """An axis for the curves, without ends of bands that are not known, and without the worst quarter of scores."""
     scores = pd.concat([search.trials.score for search in tuning.searches]).dropna()
+    medians = pd.concat([search.curve["median"] for search in tuning.searches])
     if scores.empty:
         return None
     sign = tuning.sign
-    best, far = sign * float((sign * scores).max()), sign * float((sign * scores).quantile(0.25))
+    best = sign * float((sign * scores).max())
+    far = sign * max(float((sign * scores).quantile(0.25)), float((sign * medians).min()))
     margin = 0.15 * abs(best - far) or 0.01
     return [min(best, far) - margin, max(best, far) + margin]
 
