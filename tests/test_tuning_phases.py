@@ -357,6 +357,10 @@ def test_the_last_weights_judge_where_they_are_tested(tune):
         (["optimizer=adam", "search.sdg.optimizer.lr=0.1,1"], "search.sdg is the space of no optimizer here"),
         (["search.adam.optimizer.rate=0.1,1"], "search.adam: optimizer.rate is no key of optimizer=adam"),
         (["search.adam.optimizer.rate=0.1,1"], "There are: optimizer.lr, optimizer.betas"),
+        (
+            ["search.adam.data.batch_size=interval(16, 256)"],
+            "data.batch_size is 128, a whole number, and interval(16, 256) also has others. Write int(interval(16, 256))",
+        ),
         (["search.adam.optimizer.betas.first=0.1,1"], "optimizer.betas.first is no key of optimizer=adam"),
         (
             ["search.adam.augmentation.crop_flip.padding=1,2"],

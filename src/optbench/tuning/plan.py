@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.commands.hydra_internals import Interval, compose_job, keys_below, override_values
 from optbench.commands.resolvers import folder_name
+from optbench.records import wording
 from optbench.records.configuration import key_of
 from optbench.records.files import PROJECT
 from optbench.records.looks import UNTIL_DECIDED
@@ -250,6 +251,12 @@ def default(dimension: Dimension, optimizer: str, cfg: DictConfig) -> Any:
         raise ValueError(f"{dimension.source}: {key} is no key of {group}={choice}{near(key, known)} {there}")
     if (isinstance(dimension.values, Interval) or dimension.one_minus) and not (value is None or is_number(value)):
         raise ValueError(f"{dimension.source}: {key} is {value}, no number, so it can't be searched in an interval.")
+    if isinstance(dimension.values, Interval) and type(value) is int and not dimension.values.whole:
+        low, high = (wording.text(end) for end in (dimension.values.low, dimension.values.high))
+        raise ValueError(
+            f"{dimension.source}: {key} is {value}, a whole number, and {dimension.text} also has others. Write "
+            f"int(interval({low}, {high})), or tag(log, int(interval({low}, {high})))."
+        )
     return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
 
 
