@@ -74,7 +74,7 @@ def test_they_are_files_beside_the_others_and_go_with_them(comparison, tmp_path,
 def test_a_loss_that_exploded_does_not_flatten_the_others(comparison):
     searches = comparison.tuning.searches
 
-    def axis(*scores: float) -> list[float]:
+    def axis(*scores):
         trials = searches[0].trials.assign(score=scores)
         search = replace(searches[0], trials=trials, curve=tuning_curve(trials, "val/loss", exact=True))
         return room(replace(comparison.tuning, sign=-1, metric="val/loss", searches=[search]))

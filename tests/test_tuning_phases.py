@@ -359,7 +359,7 @@ def test_the_last_weights_judge_where_they_are_tested(tune):
         (["search.adam.optimizer.rate=0.1,1"], "There are: optimizer.lr, optimizer.betas"),
         (
             ["search.adam.data.batch_size=interval(16, 256)"],
-            "data.batch_size is 128, a whole number, and interval(16, 256) also has others. Write int(interval(16, 256))",
+            "data.batch_size is 128, a whole number, and interval(16, 256) also has others. Write int(interval",
         ),
         (["search.adam.optimizer.betas.first=0.1,1"], "optimizer.betas.first is no key of optimizer=adam"),
         (
