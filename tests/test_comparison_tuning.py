@@ -164,10 +164,18 @@ def test_luck_is_how_much_the_best_of_half_a_search_varies():
     assert math.isnan(luck([0.5, 0.6], 1)) and math.isnan(luck([math.nan] * 5, 1))
 
 
-def test_luck_that_is_not_known_explains_any_claim():
+def test_luck_that_is_not_known_explains_any_claim(folder):
     assert math.isnan(luck([0.5, 0.6], 1))  # one draw
     assert tuning.beyond_luck(0.1, 0.01, [0.001, 0.001], 1)
     assert not tuning.beyond_luck(0.1, 0.01, [0.001, math.nan], 1)
+    record = Tuning.read(folder)
+    for its in record.contestants[:2]:
+        its.counted, its.shortlist, its.winner = 2, [1], 1
+    record.write(folder)
+    said = " ".join(compare([str(folder)]).words.answer)
+    assert (
+        "another search of this size might turn them around: adam against adamw. How much the best of a search" in said
+    )
 
 
 def test_seconds_are_no_fixed_number_of_draws_so_there_is_no_band(folder):

@@ -425,9 +425,14 @@ def by_luck(tuning: Tuning, judgement: Judgement) -> list[str]:
     if not weak:
         return []
     sizes = [f"{name} {wording.difference(tuning.claimed, size, sign=False)}" for name, size in lucks.items()]
+    luck_of_each = (
+        "How much the best of a search varies is not known from so few trials"
+        if any(map(math.isnan, lucks.values()))
+        else f"The best of a search varies by about: {', '.join(sizes)}"
+    )
     return [
         f"These claims hold for the points that were found, but another search of this size might turn them around: "
-        f"{wording.some(weak, 4)}. The best of a search varies by about: {', '.join(sizes)}. More trials tell more."
+        f"{wording.some(weak, 4)}. {luck_of_each}. More trials tell more."
     ]
 
 
