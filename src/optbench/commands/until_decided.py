@@ -51,9 +51,7 @@ def sweep(sweeper: BasicSweeper, arguments: Sequence[str]) -> list[Sequence[JobR
     assert sweeper.config is not None and sweeper.launcher is not None and sweeper.hydra_context is not None
     parser = OverridesParser.create(config_loader=sweeper.hydra_context.config_loader)
     others = parser.parse_overrides([argument for argument in arguments if key_of(argument) != "seed"])
-    all_jobs = sweeper.split_arguments(others, None)[0]
-    shared = set.intersection(*map(set, all_jobs))
-    jobs = {" ".join(override for override in job if override not in shared): list(job) for job in all_jobs}
+    shared, jobs = by_difference(sweeper.split_arguments(others, None)[0])
     if len(jobs) < 2:
         raise ValueError(
             f"seed={UNTIL_DECIDED} compares configurations, and here is only one: give several, such as {EXAMPLE}, or "
@@ -83,6 +81,12 @@ def sweep(sweeper: BasicSweeper, arguments: Sequence[str]) -> list[Sequence[JobR
 
     train_by_looks(plan, folder, shared, train)
     return returns
+
+
+def by_difference(jobs: Sequence[Sequence[str]]) -> tuple[Set[str], dict[str, list[str]]]:
+    """The overrides that all jobs share, and each job by the others: what a plan calls it."""
+    shared = set.intersection(*map(set, jobs))
+    return shared, {" ".join(override for override in job if override not in shared): list(job) for job in jobs}
 
 
 def read_plan(folder: Path, configurations: Sequence[str], first_seed: int = 0) -> Plan:

@@ -293,12 +293,8 @@ class Tuner:
 
     def train_by_looks(self, winners: Sequence[Contestant]) -> None:
         """Add seeds by the plan of seed=until_decided."""
-        commands = [unique(its.command(its.winner or 0)) for its in winners]
-        shared = set.intersection(*map(set, commands))
-        called = {
-            " ".join(override for override in command if override not in shared): its
-            for its, command in zip(winners, commands, strict=True)
-        }
+        shared, commands = until_decided.by_difference([unique(its.command(its.winner or 0)) for its in winners])
+        called = dict(zip(commands, winners, strict=True))
         folder = self.folder / FINAL
         folder.mkdir(exist_ok=True)
         plan = until_decided.read_plan(folder, list(called), self.tuning.final_seeds[0])
