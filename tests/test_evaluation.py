@@ -14,7 +14,7 @@ from optbench.data.shapes import make_shapes
 
 @pytest.fixture(scope="module")
 def trained_run(tmp_path_factory):
-    return trained(tmp_path_factory.mktemp("trained") / "run", "trainer.max_epochs=2")
+    return trained(tmp_path_factory.mktemp("trained") / "run", "trainer.max_epochs=2", "test_flips=true")
 
 
 @pytest.fixture
@@ -29,6 +29,7 @@ def rows_of(path):
 
 def test_the_folder_is_enough(command, run_folder):
     summary = json.loads((run_folder / "summary.json").read_text())
+    assert "test/flip_accuracy" in summary["test"]
     result = command("evaluate", f"run={run_folder}")
     assert result.status == 0, result.err
     metrics = json.loads((run_folder / "evaluation" / "best" / "metrics.json").read_text())

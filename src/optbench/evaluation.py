@@ -67,8 +67,9 @@ def evaluate_run(
     if data.imageset.sha256 != record.hashes["data"]:
         log.warning("The images are no longer those of the run: some that it trained on may be among the test images.")
     logits = logits_of(net, data.test.images, record)
+    mirrored = logits_of(net, data.test.images.flip(3), record) if cfg.get("test_flips") else None
     count_reading(output.parent / READS, checkpoint)
-    report(logits, data.test.labels, data.classes, content["epoch"] + 1, output)
+    report(logits, mirrored, data.test.labels, data.classes, content["epoch"] + 1, output)
 
 
 def find_checkpoint(folder: Path, record: RunRecord, weights: str, key: str) -> Path:
@@ -128,9 +129,17 @@ def logits_of(net: nn.Module, images: Tensor, record: RunRecord) -> Tensor:
     return torch.cat(parts)
 
 
-def report(logits: Tensor, labels: Tensor, classes: tuple[str, ...], epoch: int, output: Path) -> None:
-    """Print and write metrics.json, per_class.csv, confusion_matrix.csv and .png."""
+def report(
+    logits: Tensor, mirrored: Tensor | None, labels: Tensor, classes: tuple[str, ...], epoch: int, output: Path
+) -> None:
+    """Print and write metrics.json, per_class.csv, confusion_matrix.csv and .png.
+
+    Args:
+        mirrored: the logits of the mirror images, for a run with test_flips.
+    """
     values = {f"test/{name}": float(value) for name, value in measure(logits, labels, classes).items()}
+    if mirrored is not None:
+        values["test/flip_accuracy"] = float(((logits + mirrored).argmax(1) == labels).float().mean())
     matrix = confusion(logits, labels, classes)
     overall = {name: value for name, value in values.items() if name.count("/") == 1}
 
