@@ -49,6 +49,7 @@ def refused(result: Result, *words: str) -> None:
         ("logger=[csv,foo]", "logger=foo is not known. The choices of logger are: csv, mlflow, none, tensorboard"),
         ("experiment=excercise", "experiment=excercise is not known; did you mean exercise?"),
         ("scheduler=null", "A group takes one of its choices, such as scheduler=constant | scheduler=null"),
+        ("augmentation=[crop_flip,null]", "not null or a number. Check | augmentation=[crop_flip,null]"),
         # a key that does not exist
         ("model.drpout=0.3", "model.drpout is not a key of the configuration; did you mean model.dropout?"),
         ("optimzer=adam", "optimzer is not a key of the configuration; did you mean optimizer?"),

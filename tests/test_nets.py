@@ -128,6 +128,8 @@ def test_the_other_networks(model, trainable):
         ),
         ("resnet18 model.weights=DEFAULT", "model.weights=DEFAULT would have to be downloaded."),
         ("resnet18 +model.options.depth=3", "model.options: resnet18 refuses its arguments: "),
+        ("resnet18 model.options=null", "model.options=null must be a mapping from arguments to values"),
+        ("vit_tiny model.options=3", "model.options=3 must be a mapping from arguments to values"),
         ("resnet18 model.small_images=no", "model.small_images=no must be true or false."),
         ("timm +model.options.checkpoint_path=a.pth", "model.options.checkpoint_path=a.pth would load weights."),
         ("timm model.name=hf-hub:someone/model", "model.name=hf-hub:someone/model is no network of timm."),

@@ -81,14 +81,15 @@ def explain(error: BaseException) -> str:
             f"{error.filename} cannot be used: {error.strerror}. If it is the folder of a run, hydra.run.dir=<folder> "
             "(with -m, hydra.sweep.dir=<folder>) chooses another."
         )
-    if text.startswith("Config group override must be a string"):  # Hydra's, of scheduler=null
+    frames = traceback.extract_tb(error.__traceback__)
+    in_defaults = bool(frames) and Path(frames[-1].filename).name == "defaults_list.py"
+    if in_defaults or text.startswith("Config group override must be a string"):
         text = "A group takes one of its choices, such as scheduler=constant or callbacks=none, not null or a number."
-        return text + typed_arguments()
+        return text + typed_arguments()  # Hydra's complaints of scheduler=null and augmentation=[crop_flip,null]
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
         return text + (typed_arguments(group) if text.startswith(f"{group}: ") else "")
-    frame = traceback.extract_tb(error.__traceback__)[-1]
     return (
-        f"Unexpected {type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}: {text} "
+        f"Unexpected {type(error).__name__} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {text} "
         "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
     )
 

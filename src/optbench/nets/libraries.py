@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import nn
 
-from optbench.records.wording import first_line, near
+from optbench.records.wording import first_line, near, text
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299)  # tried, to say what a network needs
 ImageShape = tuple[int, int, int]
@@ -37,7 +37,7 @@ def torchvision_net(
         ValueError: for an unknown name, what the builder refuses, images that are too small, or weights.
     """
     known = torchvision.models.list_models(module=torchvision.models)
-    check_request(name, known, weights, "torchvision")
+    check_request(name, known, weights, options, "torchvision")
     if type(small_images) is not bool:
         raise ValueError(f"model.small_images={small_images} must be true or false.")
 
@@ -81,7 +81,8 @@ def timm_net(image_shape: ImageShape, classes: int, name: str, weights: None, op
         raise ValueError(
             f"model.name={name} needs the package timm. It is the extra `networks`: pip install timm."
         ) from error
-    check_request(name, timm.list_models(), weights, "timm")  # a name of another kind would fetch its configuration
+    # a name of another kind would fetch its configuration
+    check_request(name, timm.list_models(), weights, options, "timm")
     if "checkpoint_path" in options:
         raise ValueError(
             f"model.options.checkpoint_path={options['checkpoint_path']} would load weights. Runs start from random "
@@ -96,7 +97,7 @@ def timm_net(image_shape: ImageShape, classes: int, name: str, weights: None, op
     return fitted(build, image_shape, name, classes)
 
 
-def check_request(name: str, known: list[str], weights: Any, library: str) -> None:
+def check_request(name: str, known: list[str], weights: Any, options: Any, library: str) -> None:
     if name not in known:
         raise ValueError(
             f"model.name={name} is no network of {library}{near(str(name), known)} It has {len(known)}, such as "
@@ -106,6 +107,10 @@ def check_request(name: str, known: list[str], weights: Any, library: str) -> No
         raise ValueError(
             f"model.weights={weights} would have to be downloaded. Runs start from random weights, which are the same "
             "for every optimizer at one seed: use model.weights=null."
+        )
+    if not isinstance(options, Mapping):
+        raise ValueError(
+            f"model.options={text(options)} must be a mapping from arguments to values, such as {{dropout: 0.3}}."
         )
 
 
