@@ -75,7 +75,7 @@ def test_each_augmentation_keeps_to_the_protocol(path):
         torch.testing.assert_close(targets.sum(1), torch.ones(32))
     else:
         assert targets is labels
-    for count in (1, 3):
+    for count in (0, 1, 3):  # with several devices, one of them may have no image of the last batch
         assert augment(images[:count], labels[:count], seeded(1))[0].shape[0] == count
 
 

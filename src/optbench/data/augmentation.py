@@ -75,7 +75,7 @@ class CropFlip(Augmentation):
         columns = shift[1, :, None] + torch.where(flipped[:, None], width - 1 - columns, columns)  # (B, W)
         pixels = rows[:, :, None] * padded.shape[3] + columns[:, None, :]  # (B, H, W), of the padded image as one row
         # gather is five times as fast as indices for batch, row and column
-        cut = padded.flatten(2).gather(2, pixels.view(batch, 1, -1).expand(-1, channels, -1))
+        cut = padded.flatten(2).gather(2, pixels.flatten(1)[:, None].expand(-1, channels, -1))
         return cut.view(images.shape), labels
 
 
