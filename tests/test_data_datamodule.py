@@ -3,9 +3,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import ToyDataModule, toy_images
-from optbench.data.augmentation import Augmentation, CropFlip, Cutout, MixUp
+from optbench.data.augmentation import Augmentation, ColorJitter, CropFlip, CutMix, Cutout, MixUp, change_sharpness
 from optbench.data.datamodule import as_fetched
 from optbench.data.imageset import ImageSet
 from optbench.training.randomness import batch_seed
@@ -255,6 +256,31 @@ def test_only_training_batches_are_augmented():
     assert not torch.equal(batch(), first)
     data.augmentation = []
     assert torch.equal(batch(), plain)
+
+
+class BlockingCopies(TorchDispatchMode):
+    """Counts copies to another device that make the host wait until they are done."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function is torch.ops.aten._to_copy.default and kwargs.get("device") not in (None, args[0].device):
+            self.count += not kwargs.get("non_blocking")
+        return function(*args, **kwargs)
+
+
+def test_no_batch_makes_the_host_wait_for_the_device():
+    """`meta` stands for a GPU: it has no values, so whatever would have to wait for one is an error."""
+    parts = [ColorJitter(0.4, 0.4, 0.4, 0.1), CropFlip(1, 0.5), Cutout(2, 1.0), MixUp(1.0), CutMix(1.0)]
+    data = ready(augmentation=parts)
+    data.trainer = process(1, 0)
+    pixels = torch.empty(8, 3, 4, 4, dtype=torch.uint8, device="meta")
+    with BlockingCopies() as copies:
+        images, labels = data.on_after_batch_transfer((pixels, torch.empty(8, dtype=torch.int64, device="meta")), 0)
+        change_sharpness(pixels, torch.empty(8, 1, 1, 1, device="meta"))
+    assert (images.device.type, images.shape, labels.shape) == ("meta", (8, 3, 4, 4), (8, 3))
+    assert copies.count == 0
 
 
 def test_crop_flip_alone_is_what_it_was_before_there_were_lists():

@@ -219,7 +219,8 @@ def turn_hue(images: Tensor, turn: Tensor) -> Tensor:
 def change_sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """The outermost pixels stay."""
     pixels = images.float()
-    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]], device=images.device).div_(13).expand(3, 1, 3, 3)
+    kernel = torch.tensor([[1.0, 1, 1], [1, 5, 1], [1, 1, 1]]).div_(13).expand(3, 1, 3, 3)
+    kernel = kernel.to(images.device, non_blocking=True)
     smooth = F.conv2d(pixels, kernel, groups=3).round_()
     inner = pixels[:, :, 1:-1, 1:-1]
     inner.copy_(torch.lerp(smooth, inner, factor))

@@ -50,7 +50,9 @@ def as_fetched(batch: Any) -> Any:
 def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """uint8 `(B, 3, H, W)` to float32 by each channel's scale and shift, `(3, 1, 1)`, on the images' own device."""
     # addcmul takes twice as long where it has to repeat a number along a row
-    scale, shift = (part.to(images.device).expand(images.shape[1:]).contiguous() for part in (scale, shift))
+    scale, shift = (
+        part.to(images.device, non_blocking=True).expand(images.shape[1:]).contiguous() for part in (scale, shift)
+    )
     return torch.addcmul(shift, images.float(), scale)
 
 
