@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -189,6 +190,15 @@ def test_the_metrics_of_mixed_labels_are_of_the_largest_share():
     shares = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.4, 0.0]])
     classifier._look((torch.randn(2, 3, 4, 4), shares), "train")
     assert classifier._seen["train"].take()[1].tolist() == [1, 0]
+
+
+def test_an_epoch_that_resumes_keeps_its_predictions_where_training_computes():
+    classifier, device = Classifier(toy_net(), NAMES, ADAM), torch.device("meta")  # for a GPU
+    trainer = SimpleNamespace(global_rank=1, world_size=2, strategy=SimpleNamespace(root_device=device))
+    classifier._trainer = trainer
+    classifier.on_load_checkpoint({"state_dict": {}, "seen": [torch.zeros(7, 3), torch.zeros(7, dtype=torch.int64)]})
+    logits, labels = classifier._seen["train"].peek()
+    assert logits.device == labels.device == device and len(labels) == 3
 
 
 def test_flips_at_the_test_have_a_metric_of_their_own():

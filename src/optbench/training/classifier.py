@@ -204,7 +204,8 @@ class Classifier(pl.LightningModule):
         checkpoint["state_dict"] = checkpoint.get("trained", checkpoint["state_dict"])
         if "seen" in checkpoint:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
-            self._seen["train"].add(*(part[rank::processes].to(self.device) for part in checkpoint["seen"]))
+            device = self.trainer.strategy.root_device  # the net is still on the CPU
+            self._seen["train"].add(*(part[rank::processes].to(device) for part in checkpoint["seen"]))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = build_optimizer(self.optimizer, self.net, self.weight_decay_on)
