@@ -242,6 +242,14 @@ def test_a_checkpoint_taken_before_the_average_leaves_it_alone():
     assert float(average.at(2)["weight"]) == pytest.approx(2 / 11 * 1 + 9 / 11 * 2)
 
 
+def test_a_mean_that_resumes_is_evaluated_as_it_was_saved():
+    net, saved = toy_net(), {name: tensor + 1 for name, tensor in toy_net().state_dict().items()}
+    average = TailAverage(net, lambda: pytest.fail("images were read"), 10, 0.5)
+    average.resume(saved, 3, 8)
+    found = average.at(8)
+    assert all(torch.equal(found[name], saved[name]) for name in saved)
+
+
 @pytest.mark.parametrize("choice", ["ema averaging.decay=0.8", "swa averaging.start=0.4"])
 @pytest.mark.parametrize("every_n_steps", ["null", "2"])
 def test_a_killed_run_resumes_with_its_average(train, command, monkeypatch, choice, every_n_steps):

@@ -130,6 +130,7 @@ class Average(EvaluatedWeights):
         if count:
             device = next(self.net.parameters()).device
             self.average = {name: tensor.to(device, copy=True) for name, tensor in average.items()}
+            self._evaluated, self._step = self.average, step  # it has its BatchNorm statistics already
 
 
 class MovingAverage(Average):
