@@ -250,6 +250,16 @@ def test_a_mean_that_resumes_is_evaluated_as_it_was_saved():
     assert all(torch.equal(found[name], saved[name]) for name in saved)
 
 
+def test_a_longer_training_begins_its_mean_anew():
+    net = nn.Linear(1, 1, bias=False)
+    average = TailAverage(net, lambda: [], 20, 0.5)
+    average.resume({"weight": torch.full((1, 1), 9.0)}, 3, 8)  # of a training of 10 steps
+    for step in range(9, 13):
+        nn.init.constant_(net.weight, float(step))
+        average.take(step)
+        assert float(average.at(step)["weight"]) == (11.5 if step == 12 else step)
+
+
 @pytest.mark.parametrize("choice", ["ema averaging.decay=0.8", "swa averaging.start=0.4"])
 @pytest.mark.parametrize("every_n_steps", ["null", "2"])
 def test_a_killed_run_resumes_with_its_average(train, command, monkeypatch, choice, every_n_steps):

@@ -179,6 +179,10 @@ class TailAverage(Average):
     def weight(self, step: int) -> float | None:
         return 1 / (self.count + 1) if step >= self.first else None
 
+    def resume(self, average: State, count: int, step: int) -> None:
+        """A longer training, which has not reached its own `start` yet, begins its mean anew."""
+        super().resume(average, count if step >= self.first else 0, step)
+
     def compute(self) -> State:
         evaluated = super().compute()
         if not self.average:
