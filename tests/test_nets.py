@@ -172,6 +172,14 @@ def test_airbench_whitens_patches_and_passes_its_input_on():
     assert not net.groups[0][2].weight.requires_grad and net.groups[0][2].bias.requires_grad
 
 
+def test_airbenchs_filters_are_the_same_however_the_patches_are_added_up():
+    images = torch.rand(50, 1, 12, 12).cumsum(3).expand(-1, 3, -1, -1)  # grey: eight components have no variance
+    nets = [AirBench((3, 12, 12), 4, widths=[8], scale=0.5) for _ in range(2)]
+    nets[0].initialize(images)
+    nets[1].initialize(images.flip(0))
+    assert torch.equal(nets[0].filters, nets[1].filters)
+
+
 def test_networks_of_libraries_take_other_shapes_and_many_classes():
     assert torchvision_net((3, 48, 64), 1000, "resnet18", True, None, {}).eval()(torch.zeros(1, 3, 48, 64)).shape == (
         1,

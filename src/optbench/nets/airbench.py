@@ -58,7 +58,9 @@ class AirBench(nn.Module):
         with torch.no_grad():
             patches = nn.functional.unfold(images.double(), PATCH)  # (N, C x 4, places)
             patches = patches.transpose(0, 1).flatten(1)  # (C x 4, N x places)
-            variances, components = torch.linalg.eigh(torch.cov(patches))
+            # its last bits depend on the number of threads, and of grey images some components depend on them alone
+            covariance = torch.cov(patches).mul_(2**30).round_().div_(2**30)
+            variances, components = torch.linalg.eigh(covariance)
             # eigh leaves the sign open: a library's next version may choose another
             components = components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
             whitening = (components / (variances + 5e-4).sqrt()).T.reshape(-1, *self.filters.shape[1:])
