@@ -8,11 +8,12 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from conftest import PROJECT
+from conftest import PROJECT, ToyDataModule, toy_images
 from optbench.nets.airbench import AirBench
 from optbench.nets.libraries import fitted, timm_net, torchvision_net
 from optbench.nets.mlp import ACTIVATIONS, MLP
 from optbench.nets.residual_mlp import ResidualMLP
+from optbench.training.build import initialize_net
 from optbench.training.provenance import count_parameters
 
 SHAPE = (3, 32, 32)
@@ -178,6 +179,19 @@ def test_airbenchs_filters_are_the_same_however_the_patches_are_added_up():
     nets[0].initialize(images)
     nets[1].initialize(images.flip(0))
     assert torch.equal(nets[0].filters, nets[1].filters)
+
+
+def test_a_network_begins_with_images_from_the_whole_training_set():
+    class Keeps(nn.Module):
+        def initialize(self, images: torch.Tensor) -> None:
+            self.images = images
+
+    net = Keeps()
+    for train, places in ((60, slice(None)), (2500, slice(None, None, 2))):
+        data = ToyDataModule(toy_images(train))
+        data.setup()
+        initialize_net(net, data)
+        assert torch.equal(net.images, data.normalize(data.train.images[data.train.indices[places]]))
 
 
 def test_networks_of_libraries_take_other_shapes_and_many_classes():

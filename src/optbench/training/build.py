@@ -95,11 +95,12 @@ def build_net(cfg: DictConfig, image_shape: tuple[int, int, int], classes: Seque
 
 
 def initialize_net(net: nn.Module, data: ImageDataModule) -> None:
-    """Show some training images, normalized, to a network that asks for them by having a method `initialize`."""
+    """Show 1,000 training images, normalized, to a network that asks for them by having a method `initialize`."""
     initialize = getattr(net, "initialize", None)
     if callable(initialize):
-        first = data.train.indices[:1000]
-        initialize(data.normalize(data.train.images[first]))
+        count = min(1000, len(data.train))
+        places = torch.arange(count) * len(data.train) // count  # a folder's images come class by class
+        initialize(data.normalize(data.train.images[data.train.indices[places]]))
 
 
 def build_classifier(cfg: DictConfig, net: nn.Module, classes: tuple[str, ...]) -> Classifier:
