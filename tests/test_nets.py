@@ -115,7 +115,7 @@ def test_the_other_networks(model, trainable):
     [
         ("convnet model.channels=[]", "model.channels=[] must be a list of whole numbers"),
         ("convnet model.channels=[8,x]", "model.channels=[8, 'x'] must be a list of whole numbers"),
-        ("convnet model.channels=[1,1,1,1,1,1]", "leaves nothing of 32 x 32 pixels"),
+        ("convnet model.channels=[1,1,1,1,1,1]", "needs at least 64 x 64 pixels; these have 32 x 32"),
         ("residual_mlp model.width=0", "model.width=0 must be a whole number of at least 1."),
         ("residual_mlp model.stochastic_depth=1", "model.stochastic_depth=1 must be in [0, 1)"),
         ("airbench model.widths=[64,0]", "model.widths=[64, 0] must be a list of whole numbers of at least 1"),

@@ -20,10 +20,11 @@ class ConvNet(nn.Module):
                 f"model.channels={channels} must be a list of whole numbers of at least 1, such as [32, 64]."
             )
         features, height, width = image_shape
-        if min(height, width) < 2 ** len(channels):
+        least = 2 ** len(channels)
+        if min(height, width) < least:
             raise ValueError(
-                f"model.channels={channels} halves the images {len(channels)} times, which leaves nothing of "
-                f"{height} x {width} pixels: use fewer channels, or larger images."
+                f"model.channels={channels} halves the images {len(channels)} times and needs at least {least} x "
+                f"{least} pixels; these have {height} x {width}. Use fewer channels, or larger images."
             )
         blocks: list[nn.Module] = []
         for size in channels:
