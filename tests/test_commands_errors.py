@@ -126,7 +126,8 @@ def refused(result: Result, *words: str) -> None:
         ("trainer.limit_val_batches=abc", "trainer.limit_val_batches=abc must be a number of batches, at least 1"),
         ("trainer.accumulate_grad_batches=0", "trainer.accumulate_grad_batches=0 must be a whole number"),
         ("trainer.gradient_clip_val=abc", "trainer: `gradient_clip_val` should be | trainer.gradient_clip_val=abc."),
-        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 would clip nothing. It must be a number"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1 is no limit of a gradient's norm. It must be"),
+        ("trainer.gradient_clip_val=nan", "trainer.gradient_clip_val=nan is no limit of a gradient's norm."),
         ("trainer.precision=bf16-true", "trainer.precision=bf16-true needs images of another | 32-true, or bf16-mixed"),
         ("+trainer.foo=1", "trainer: | unexpected keyword argument 'foo'. | +trainer.foo=1."),
         # callbacks, metrics, seeds

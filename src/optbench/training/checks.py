@@ -98,10 +98,11 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
                 f"trainer.{limit}={trainer[limit]} must be a number of batches, at least 1, or a fraction of them "
                 "above 0.0 and up to 1.0."
             )
-    if is_number(trainer.gradient_clip_val) and trainer.gradient_clip_val <= 0:
+    clip = trainer.gradient_clip_val
+    if isinstance(clip, int | float) and not (is_number(clip) and clip > 0):
         raise ValueError(
-            f"trainer.gradient_clip_val={trainer.gradient_clip_val} would clip nothing. It must be a number above 0, "
-            "or null for no clipping."
+            f"trainer.gradient_clip_val={clip} is no limit of a gradient's norm. It must be a number above 0, or null "
+            "for no clipping."
         )
     if str(trainer.precision) in ("64", "64-true", "16-true", "bf16-true"):
         raise ValueError(
