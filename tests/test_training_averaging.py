@@ -310,6 +310,7 @@ def test_best_and_last_have_the_average(train, command):
     [
         ("averaging=ema averaging.decay=1", "averaging.decay=1 must be between 0 and 1"),
         ("averaging=swa averaging.start=1", "averaging.start=1 must be in [0, 1)"),
+        ("averaging=swa +averaging.decay=1", "averaging: TailAverage refuses its arguments: "),
         ("averaging=ema optimizer=schedule_free_sgd", "averaging: SGDScheduleFree averages the weights by itself."),
         ("test_weights=ema", "test_weights=ema: type averaging=ema."),
         ("label_smoothing=1", "label_smoothing=1 must be in [0, 1)"),

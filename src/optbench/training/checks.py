@@ -6,6 +6,7 @@
 import logging
 import os
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
@@ -197,7 +198,7 @@ def check_metrics(cfg: DictConfig, classes: Sequence[str]) -> None:
 
 
 def check_optimizer(classifier: Classifier, trainer: DictConfig) -> Optimizer:
-    """Whatever optimizer and scheduler refuse, they refuse before loggers and checkpoints write anything.
+    """Whatever optimizer, scheduler and average refuse, they refuse before loggers and checkpoints write anything.
 
     A schedule that can never act within the run's epochs is a warning in the log, and so is one that is not needed.
     """
@@ -205,6 +206,7 @@ def check_optimizer(classifier: Classifier, trainer: DictConfig) -> Optimizer:
     name = type(optimizer).__name__
     if averages(optimizer) and classifier.average:
         raise ValueError(f"averaging: {name} averages the weights by itself. Use averaging=none.")
+    check_average(classifier)
     if getattr(optimizer, "two_passes", False):
         if trainer.accumulate_grad_batches > 1:
             raise ValueError(
@@ -224,6 +226,15 @@ def check_optimizer(classifier: Classifier, trainer: DictConfig) -> Optimizer:
         if why := why_idle(schedule, optimizer.param_groups[0]["lr"], trainer.max_epochs):
             log.warning("The schedule can never change the learning rate: %s.", why)
     return optimizer
+
+
+def check_average(classifier: Classifier) -> None:
+    average = classifier.average
+    if isinstance(average, partial):
+        try:
+            average(classifier.net, list, 1000)
+        except TypeError as error:
+            raise ValueError(f"averaging: {average.func.__name__} refuses its arguments: {error}.") from error
 
 
 def check_ckpt_path(checkpoint: dict[str, Any], optimizer: Optimizer, cfg: DictConfig) -> None:
