@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from conftest import PROJECT, ToyDataModule, toy_images
-from optbench.nets.airbench import AirBench
+from optbench.nets.airbench import AirBench, covariance_of_patches
 from optbench.nets.libraries import fitted, timm_net, torchvision_net
 from optbench.nets.mlp import ACTIVATIONS, MLP
 from optbench.nets.residual_mlp import ResidualMLP
@@ -171,6 +171,12 @@ def test_airbench_whitens_patches_and_passes_its_input_on():
     seen = torch.randn(2, 24, 5, 5)
     assert torch.equal(first(seen)[:, :24], seen)  # its first filters copy
     assert not net.groups[0][2].weight.requires_grad and net.groups[0][2].bias.requires_grad
+
+
+def test_the_covariance_of_patches_is_that_of_all_images():
+    images = torch.rand(120, 3, 5, 7).cumsum(3) - 2
+    patches = images.unfold(2, 2, 1).unfold(3, 2, 1).permute(1, 4, 5, 0, 2, 3).reshape(12, -1)
+    torch.testing.assert_close(covariance_of_patches(images), torch.cov(patches.double()), rtol=1e-9, atol=1e-9)
 
 
 def test_airbenchs_filters_are_the_same_however_the_patches_are_added_up():

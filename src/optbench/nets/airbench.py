@@ -56,10 +56,8 @@ class AirBench(nn.Module):
     def initialize(self, images: Tensor) -> None:
         """Take the filters from the patches of training images `(N, C, H, W)`, as the network will see them."""
         with torch.no_grad():
-            patches = nn.functional.unfold(images.double(), PATCH)  # (N, C x 4, places)
-            patches = patches.transpose(0, 1).flatten(1)  # (C x 4, N x places)
             # its last bits depend on the number of threads, and of grey images some components depend on them alone
-            covariance = torch.cov(patches).mul_(2**30).round_().div_(2**30)
+            covariance = covariance_of_patches(images).mul_(2**30).round_().div_(2**30)
             variances, components = torch.linalg.eigh(covariance)
             # eigh leaves the sign open: a library's next version may choose another
             components = components * components.gather(0, components.abs().argmax(0, keepdim=True)).sign()
@@ -70,6 +68,17 @@ class AirBench(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         features = nn.functional.gelu(nn.functional.conv2d(images, self.filters, self.bias))
         return self.head(self.groups(features).amax((2, 3))) * self.scale  # (B, widths, h, w) -> (B, widths)
+
+
+def covariance_of_patches(images: Tensor) -> Tensor:
+    """Of the C x 4 values of a patch; a few images at a time, because all patches take eight times their memory."""
+    size, count = images.shape[1] * PATCH**2, 0
+    total, products = torch.zeros(size, dtype=torch.float64), torch.zeros(size, size, dtype=torch.float64)
+    for part in images.split(50):
+        patches = nn.functional.unfold(part.double(), PATCH)  # (N, C x 4, places)
+        patches = patches.transpose(0, 1).flatten(1)  # (C x 4, N x places)
+        total, products, count = total + patches.sum(1), products + patches @ patches.T, count + patches.shape[1]
+    return (products - total.outer(total) / count) / (count - 1)
 
 
 def group(before: int, size: int) -> nn.Sequential:
