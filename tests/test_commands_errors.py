@@ -20,6 +20,7 @@ from PIL import Image
 
 import typed
 from conftest import OPTIMIZERS, Result
+from optbench.commands.errors import explain
 from optbench.training.checks import check_trainer
 
 Command = Callable[..., Result]
@@ -164,6 +165,17 @@ def test_a_device_with_one_image_has_nothing_to_mix() -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there(train: Command) -> None:
     refused(train("trainer=gpu"), "trainer.accelerator=gpu: PyTorch finds no GPU on this machine. Use trainer=cpu")
+
+
+def test_an_operation_that_is_not_deterministic() -> None:
+    error = RuntimeError(
+        "adaptive_avg_pool2d_backward_cuda does not have a deterministic implementation, but you set "
+        "'torch.use_deterministic_algorithms(True)'. You can turn off determinism just for this operation, or …"
+    )
+    assert explain(error) == (
+        "trainer.deterministic=true: adaptive_avg_pool2d_backward_cuda gives other last bits each time. Use another "
+        "model.*, or trainer.deterministic=warn, with which the run cannot be repeated bit for bit."
+    )
 
 
 def test_a_library_that_is_not_installed(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,6 +88,11 @@ def explain(error: BaseException) -> str:
         return text + typed_arguments()  # Hydra's complaints of scheduler=null and augmentation=[crop_flip,null]
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
         return text + (typed_arguments(group) if text.startswith(f"{group}: ") else "")
+    if "does not have a deterministic implementation" in text:  # pooling of vgg11 or alexnet on a GPU
+        return (
+            f"trainer.deterministic=true: {text.split()[0]} gives other last bits each time. Use another model.*, or "
+            "trainer.deterministic=warn, with which the run cannot be repeated bit for bit."
+        )
     return (
         f"Unexpected {type(error).__name__} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {text} "
         "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
