@@ -228,6 +228,16 @@ def test_images_that_are_too_small_for_a_network_of_a_library():
         torchvision_net((3, 8, 8), 10, "squeezenet1_1", False, None, {})
 
 
+def test_a_network_that_divides_by_the_pixels_that_are_not_there():
+    def build(height: int, width: int) -> nn.Module:
+        assert 64 % (height // 48) == 0
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * height * width, 10))
+
+    words = r"model.name=far cannot take images of 32 x 32 pixels \(integer .* zero\). It works with 48 x 48."
+    with pytest.raises(ValueError, match=words):
+        fitted(build, SHAPE, "far", 10)
+
+
 def test_any_network_trains_one_step_of_its_own_loss():
     for net in (ResidualMLP(SHAPE, 3, 16, 2, 2, 0.1), AirBench(SHAPE, 3, [8, 8, 8], 0.1)):
         net.train()(torch.randn(4, *SHAPE)).square().sum().backward()

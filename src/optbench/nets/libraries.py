@@ -13,6 +13,8 @@ from torch import nn
 from optbench.records.wording import first_line, near, text
 
 SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 299)  # tried, to say what a network needs
+# What a network raises that images of this size do not suit: it divides by no pixel, or finds no place.
+FAILURES = (RuntimeError, AssertionError, ValueError, ArithmeticError, LookupError, AttributeError)
 ImageShape = tuple[int, int, int]
 Build = Callable[[int, int], nn.Module]  # from height and width
 
@@ -122,7 +124,7 @@ def fitted(build: Build, image_shape: ImageShape, name: str, classes: int) -> nn
         shape = outputs(net, height, width)
     except TypeError as error:
         raise ValueError(f"model.options: {name} refuses its arguments: {str(error).rstrip('.')}.") from error
-    except (RuntimeError, AssertionError, ValueError) as error:
+    except FAILURES as error:
         if str(error).startswith("model."):
             raise
         larger = [side for side in SIZES if side > min(height, width) and works(build, side)][:1]
@@ -152,6 +154,6 @@ def outputs(net: nn.Module, height: int, width: int) -> torch.Size | None:
 def works(build: Build, side: int) -> bool:
     try:
         outputs(build(side, side), side, side)
-    except (RuntimeError, AssertionError, ValueError):
+    except FAILURES:
         return False
     return True
