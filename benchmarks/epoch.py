@@ -1,10 +1,10 @@
 """What a step, an epoch and the ends of a run cost: OptBench, a bare PyTorch loop, and the usual way of a template.
 
-    python benchmarks/epoch.py [--rounds 3] [--steps 350 36] [--optimizer adam] [--ways bare optbench template]
+    python benchmarks/epoch.py [--rounds 3] [--steps 350 36] [--epochs n] [--ways bare optbench template] [overrides]
 
-Every round trains the class exercise's network in each of the ways, one after another in one process, and the medians
-of the rounds' ratios are printed. Long and short epochs have the same number of steps in all: 2 epochs of 350 or 19 of
-36.
+Every round trains a network, by default the class exercise's, in each of the ways, one after another in one process,
+and the medians of the rounds' ratios are printed. Without --epochs, long and short epochs have the same number of steps
+in all: 2 epochs of 350 or 19 of 36. Overrides are those of train.py, such as model=resnet18 or optimizer=sgd.
 
 bare      resident float tensors, a loop over index batches, a fused optimizer, loss and accuracy, and a test at the end
 template  PIL images through torchvision transforms in a DataLoader, torchmetrics updated and logged every step, an
@@ -83,19 +83,19 @@ class Clock(pl.Callback):
         return {"step": step, "epoch": epoch, "rest": rest, "start": starts[0] - began, "end": ended - self.last_step}
 
 
-def configuration(images: int, epochs: int, optimizer: str, folder: str) -> DictConfig:
+def configuration(images: int, epochs: int, overrides: list[str], folder: str) -> DictConfig:
     with initialize_config_dir(str(Path(__file__).parents[1] / "configs"), version_base="1.3"):
         cfg = compose(
             "train",
             [
                 "data=shapes",
                 f"data.train_size={images}",
-                f"optimizer={optimizer}",
                 f"trainer.max_epochs={epochs}",
                 "callbacks.early_stopping.patience=1000",
                 "+callbacks.clock._target_=__main__.Clock",
                 f"output_dir={folder}",
                 f"hydra.runtime.output_dir={folder}",
+                *overrides,
             ],
             return_hydra_config=True,
         )
@@ -116,7 +116,9 @@ def resident(data: ImageDataModule, part: Images, device: torch.device) -> tuple
 
 def bare(cfg: DictConfig, data: ImageDataModule) -> Clock:
     device, clock = torch.device("cuda" if torch.cuda.is_available() else "cpu"), Clock()
-    net = build.build_net(cfg, data.image_shape, data.classes).to(device)
+    net = build.build_net(cfg, data.image_shape, data.classes)
+    build.initialize_net(net, data)
+    net.to(device)
     optimizer = build_optimizer(instantiate(cfg.optimizer, _convert_="all"), net, "all")
     images, labels = resident(data, data.train, device)
     loss_sum, hits = torch.zeros((), device=device), torch.zeros((), device=device)
@@ -228,9 +230,9 @@ WAYS: dict[str, Callable[[DictConfig, ImageDataModule], Clock]] = {
 }
 
 
-def measure(way: str, images: int, epochs: int, optimizer: str, data: ImageDataModule) -> dict[str, float]:
+def measure(way: str, images: int, epochs: int, overrides: list[str], data: ImageDataModule) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        cfg = configuration(images, epochs, optimizer, folder)
+        cfg = configuration(images, epochs, overrides, folder)
         build.set_up_libraries(cfg)
         torch.use_deterministic_algorithms(False)  # optbench's trainer turns it on, for itself
         began = time.perf_counter()
@@ -265,26 +267,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, nargs="+", default=[350, 36], help="in an epoch")
-    parser.add_argument("--optimizer", default="adam", help="of bare and optbench; template always uses plain Adam")
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    arguments = parser.parse_args()
+    parser.add_argument("--epochs", type=int, help="of a round")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="template always uses plain Adam")
+    arguments, overrides = parser.parse_known_args()
     logging.disable()
     warnings.filterwarnings("ignore")
     print(
         f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
-        f"torch {torch.__version__}, Lightning {pl.__version__}, {arguments.optimizer}"
+        f"torch {torch.__version__}, Lightning {pl.__version__} {' '.join(overrides)}"
     )
     if torch.cuda.is_available():
         print(torch.cuda.get_device_name())
     build_data = build.build_data
     for steps in arguments.steps:
-        images, epochs = -(-steps * 128 * 10 // 9), max(2, round(700 / steps))
+        images, epochs = -(-steps * 128 * 10 // 9), arguments.epochs or max(2, round(700 / steps))
         with tempfile.TemporaryDirectory() as folder:
-            data = build_data(configuration(images, epochs, arguments.optimizer, folder))
+            data = build_data(configuration(images, epochs, overrides, folder))
         rounds: dict[str, list[dict[str, float]]] = {way: [] for way in arguments.ways}
         for number in range(arguments.rounds + 1):
             for way, seconds in rounds.items():
-                measured = measure(way, images, epochs if number else 2, arguments.optimizer, data)
+                measured = measure(way, images, epochs if number else 2, overrides, data)
                 if number:  # the first round warms up
                     seconds.append(measured)
                     print(f"round {number}: {way:9} {line(measured)}", flush=True)
