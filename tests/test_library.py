@@ -141,7 +141,9 @@ def test_a_real_run(run, tmp_path):
     assert not np.allclose(last[run.classes], table[run.classes])
     with torch.inference_mode():
         logits = run.net("last")(shapes.test_images.float() / 127.5 - 1)
-    assert last[run.classes].to_numpy() == pytest.approx(logits.softmax(1).numpy(), abs=1e-5)
+    assert last[run.classes].to_numpy() == pytest.approx(
+        logits.softmax(1).numpy(), abs=5e-4
+    )  # images are scaled in another order
 
     pictures = tmp_path / "pictures"
     pictures.mkdir()
