@@ -37,9 +37,9 @@ def test_every_choice_of_every_group_trains(command, chosen):
     drawn = {"callbacks", "debug", "experiment", "logger", "model"}  # with the figures that those may change
     if drawn & chosen.keys():
         arguments = [argument for argument in arguments if not argument.startswith("callbacks")]
-    if "model" in chosen:
+    if {"experiment", "model"} & chosen.keys():  # some choose a network, and some networks are large
         arguments = [argument for argument in arguments if not argument.startswith("model")]
-        arguments += ["data.train_size=20", "data.test_size=8", "data.batch_size=10"]  # some are large
+        arguments += ["data.train_size=60", "data.test_size=8", "data.batch_size=20"]
     for group, choice in chosen.items():
         arguments.append(f"{group}=[{choice}]" if group == "logger" and choice != "none" else f"{group}={choice}")
     result = command("train", *arguments)
