@@ -1,6 +1,7 @@
 import csv
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -242,6 +243,25 @@ def test_a_checkpoint_taken_before_the_average_leaves_it_alone():
     assert float(average.at(2)["weight"]) == pytest.approx(2 / 11 * 1 + 9 / 11 * 2)
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "schedule_free_sgd"])
+def test_a_checkpoint_taken_within_validation_has_the_weights_to_train_on(tmp_path, optimizer):
+    class Saves(pl.Callback):
+        def on_train_epoch_end(self, trainer, pl_module) -> None:
+            trainer.save_checkpoint(tmp_path / "before.ckpt")
+
+        def on_validation_end(self, trainer, pl_module) -> None:  # as a user's ModelCheckpoint may
+            trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    average = partial(MovingAverage, decay=0.9) if optimizer == "sgd" else None
+    classifier = Classifier(toy_net(), NAMES, optimizer_of(optimizer), average=average)
+    trainer = toy_trainer(max_epochs=1, callbacks=[Saves()], plugins=[CheckpointFiles()])
+    trainer.fit(classifier, datamodule=ToyDataModule())
+    before, within = (torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("before", "within"))
+    for part in ("trained", "state_dict"):
+        assert all(torch.equal(tensor, before[part][name]) for name, tensor in within[part].items())
+    assert not torch.equal(within["trained"]["net.1.weight"], within["state_dict"]["net.1.weight"])
+
+
 def test_a_mean_that_resumes_is_evaluated_as_it_was_saved():
     net, saved = toy_net(), {name: tensor + 1 for name, tensor in toy_net().state_dict().items()}
     average = TailAverage(net, lambda: pytest.fail("images were read"), 10, 0.5)
@@ -300,6 +320,11 @@ def test_best_and_last_have_the_average(train, command):
     assert (saved["averaged"], saved["average"]) == (12, "MovingAverage")
     assert not torch.equal(saved["trained"]["net.head.weight"], saved["state_dict"]["net.head.weight"])
     checkpoint = f"ckpt_path={result.folder}/checkpoints/last.ckpt"
+    further = train("trainer.max_epochs=3", checkpoint, name="further")
+    assert further.status == 0, further.err
+    trained = {name.removeprefix("net."): tensor for name, tensor in saved["trained"].items()}
+    began_with = weights_sha256(SimpleNamespace(state_dict=lambda: trained))  # not with the average
+    assert further.summary["hashes"]["initial_weights"] == began_with
     other = train("averaging=swa", "trainer.max_epochs=3", checkpoint, name="other")
     assert other.status == 1
     assert "has a MovingAverage of the weights, which this run would continue as a TailAverage." in other.sentence

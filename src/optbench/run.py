@@ -58,7 +58,8 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
         del hashes["initial_weights"]  # they came from a file that is no longer needed
     elif cfg.ckpt_path:
         checkpoint = read_checkpoint(Path(cfg.ckpt_path), "ckpt_path")
-        load_weights(classifier, checkpoint, Path(cfg.ckpt_path), "ckpt_path")
+        trained = {"state_dict": checkpoint.get("trained", checkpoint["state_dict"])}  # not their average
+        load_weights(classifier, trained, Path(cfg.ckpt_path), "ckpt_path")
         check_ckpt_path(checkpoint, optimizer, cfg)
         hashes["initial_weights"] = provenance.weights_sha256(net)
     session.check_hashes(hashes)

@@ -47,6 +47,10 @@ class EvaluatedWeights:
                 self.net.load_state_dict(trained)
         return self._evaluated
 
+    def trained(self) -> State:
+        """What training goes on with, also while the net has the others."""
+        return self._trained or self.net.state_dict()
+
     def show(self, step: int) -> None:
         """Let the net have them, until `hide`."""
         evaluated = self.at(step)
@@ -57,6 +61,7 @@ class EvaluatedWeights:
     def hide(self) -> None:
         with torch.inference_mode(False):
             self.net.load_state_dict(self._trained)
+        self._trained = State()
 
 
 class OptimizersAverage(EvaluatedWeights):

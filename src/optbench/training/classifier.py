@@ -188,7 +188,7 @@ class Classifier(pl.LightningModule):
         """
         if self._evaluated:
             if "optimizer_states" in checkpoint:
-                checkpoint["trained"] = checkpoint["state_dict"]
+                checkpoint["trained"] = {f"net.{name}": tensor for name, tensor in self._evaluated.trained().items()}
                 if isinstance(self._evaluated, Average):
                     checkpoint["averaged"] = self._evaluated.count  # steps
                     checkpoint["average"] = type(self._evaluated).__name__
