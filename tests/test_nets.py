@@ -9,7 +9,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from conftest import PROJECT, ToyDataModule, toy_images
-from optbench.nets.airbench import AirBench, covariance_of_patches
+from optbench.nets.airbench import AirBench, Shift, covariance_of_patches
 from optbench.nets.libraries import fitted, timm_net, torchvision_net
 from optbench.nets.mlp import ACTIVATIONS, MLP
 from optbench.nets.residual_mlp import ResidualMLP
@@ -170,7 +170,18 @@ def test_airbench_whitens_patches_and_passes_its_input_on():
     first = net.groups[0][0]
     seen = torch.randn(2, 24, 5, 5)
     assert torch.equal(first(seen)[:, :24], seen)  # its first filters copy
-    assert not net.groups[0][2].weight.requires_grad and net.groups[0][2].bias.requires_grad
+    assert [type(part).__name__ for part in net.groups[0]][2:4] == ["BatchNorm2d", "Shift"]
+    assert list(net.groups[0][2].parameters()) == []
+
+
+def test_airbenchs_shifts_learn_at_64_times_the_rate():
+    shift, images = Shift(2), torch.randn(3, 2, 4, 4)
+    step = torch.optim.SGD(shift.parameters(), lr=0.1)
+    (shift(images)[:, 1] * 5).mean().backward()  # the gradient of channel 1's shift is 5
+    step.step()
+    added = shift(images) - images
+    torch.testing.assert_close(added[:, 0], torch.zeros(3, 4, 4))
+    torch.testing.assert_close(added[:, 1], torch.full((3, 4, 4), -5 * 0.1 * 64), rtol=1e-5, atol=1e-5)
 
 
 def test_the_covariance_of_patches_is_that_of_all_images():
