@@ -1,7 +1,7 @@
 """Finished runs, side by side: which is better, by how much, and how sure that is.
 
 python src/compare.py runs=logs/train/multiruns/<sweep>                     # what a sweep does at its end
-python src/compare.py runs=[<sweep>,<sweep>] by=optimizer baseline=sgd      # runs of several sweeps
+python src/compare.py 'runs=[<sweep>,<sweep>]' by=optimizer baseline=sgd    # runs of several sweeps
 python src/compare.py 'runs=logs/train/runs/*' metric=test/loss target=1.5
 python src/compare.py runs=results.csv                                      # runs of any framework, as a table
 """
