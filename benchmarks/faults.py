@@ -1,6 +1,6 @@
 """Break runs and sweeps in every way at hand, resume them, and compare with runs that nobody disturbed.
 
-python benchmarks/faults.py                                 # the campaign that docs/scaling.md quotes
+python benchmarks/faults.py                                 # the whole campaign; docs/scaling.md quotes one
 python benchmarks/faults.py --kills 4 --sweep-kills 2 --terms 2 --only kills,sweeps,terms
 
 Two figures should be 0: finished work that was lost, and final results that differ from the undisturbed ones
