@@ -35,6 +35,8 @@ def command(arguments: Sequence[str]) -> list[str]:
     args = parse_arguments(found)
     if not any(getattr(args, flag) for flag in FLAGS):
         found.insert(0, "-m")
+    if args.help:
+        found.append("hydra/help=tune")
     if spaces:
         lines = [argument.lstrip("+").removeprefix("search.") for argument in spaces]
         texts = ",".join(QuotedString(line, Quote.single).with_quotes() for line in lines)
