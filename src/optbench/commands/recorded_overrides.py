@@ -38,6 +38,8 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
 
 def is_harmless(key: str, value: Any) -> bool:
     """Whether an override of a run reads no configuration from elsewhere, resolves nothing, and writes nowhere else."""
+    if key in ("resume", "trust") and value:  # a run would build what its own record names
+        return False
     if (CONFIGS / key.split("@")[0]).is_dir() and not isinstance(value, dict):
         names = value if isinstance(value, list) else [value]
         if not all(re.fullmatch(r"[\w-]+", str(name)) for name in names):  # a path would read a file from elsewhere
@@ -56,6 +58,8 @@ def is_plain_setting(key: str, value: Any) -> bool:
     if key == "hydra/sweeper":
         return value in ("basic", "grid", "tune")
     if not re.match(r"hydra\.(launcher|sweeper)\.", key) or LAUNCHER_CODE.search(key):
+        return False
+    if not is_harmless(key.removeprefix("hydra.sweeper.params."), value):  # those are overrides of the runs
         return False
     if key == "hydra.sweeper.search":  # lines of search spaces, which only Hydra's own parser reads
         return isinstance(value, list) and all(re.fullmatch(r"[\w .,:+()=-]*", str(line)) for line in value)
