@@ -27,13 +27,13 @@ def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, tru
     for override in task:
         key, values = parsed(override, source)
         if not all(is_harmless(key, value) for value in values) or re.search(r"(^|@)hydra\b", key):
-            refuse(override, source)
+            refuse(override, source, "type all settings of the sweep again")
         for value in values:
             check_targets({key: value}, source, trust)
     for override in hydra:
         key, values = parsed(override, source)
         if not (values and all(is_plain_setting(key, value) for value in values)):
-            refuse(override, source)
+            refuse(override, source, "type it again")
 
 
 def is_harmless(key: str, value: Any) -> bool:
@@ -80,7 +80,5 @@ def parsed(override: Any, source: Path) -> tuple[str, list[Any]]:
         raise ValueError(f"{source} has an override that cannot be read: {override!r:.80}.") from error
 
 
-def refuse(override: str, source: Path) -> None:
-    raise ValueError(
-        f"{source} sets {override}, which could run commands. If you trust it, type it again in this command."
-    )
+def refuse(override: str, source: Path, advice: str) -> None:
+    raise ValueError(f"{source} sets {override}, which could run commands. If you trust it, {advice} in this command.")

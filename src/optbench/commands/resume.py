@@ -89,7 +89,7 @@ def sweep_command(
         )
     replaced = {key_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir", "hydra.run.dir"}
     kept = [override for override in before["hydra"] if key_of(str(override)) not in replaced]
-    check_overrides(before["task"], kept, folder / SWEEP, trust)
+    check_overrides([] if settings else before["task"], kept, folder / SWEEP, trust)  # typed again, they are trusted
     if not (isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and (CONFIGS / f"{source}.yaml").is_file()):
         raise ValueError(f"{folder / SWEEP} names the configuration {source!r:.60}, which is no file in configs/.")
     flags = [] if named or source == "train" else ["--config-name", source]
