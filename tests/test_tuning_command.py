@@ -46,3 +46,9 @@ def test_the_help_is_that_of_a_tuning(command):
 def test_a_job_that_the_pool_types_stays_as_it_is():
     job = ["--config-name", "train", "optimizer=adam", "hydra.run.dir='/x/search/adam_00'", "hydra.job.num=0"]
     assert hydras_command(job) == job
+
+
+@pytest.mark.parametrize("nothing", ["resume=", "resume=null"])
+def test_a_tuning_that_resumes_nothing_is_a_new_one(nothing):
+    made = hydras_command(["optimizer=adam,sgd", nothing])
+    assert "hydra/sweeper=tune" in made and made[-1].startswith(f"hydra.sweep.dir='{PROJECT}/logs/tune/")

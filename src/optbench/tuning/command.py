@@ -41,7 +41,7 @@ def command(arguments: Sequence[str]) -> list[str]:
         lines = [argument.lstrip("+").removeprefix("search.") for argument in spaces]
         texts = ",".join(QuotedString(line, Quote.single).with_quotes() for line in lines)
         found.append(f"hydra.sweeper.search=[{texts}]")
-    given = {key_of(override) for override in args.overrides}
+    given = {key_of(override) for override in args.overrides if override not in ("resume=", "resume=null")}
     if "resume" not in given:
         found.append("hydra/sweeper=tune")
         if "hydra.sweep.dir" not in given:
