@@ -306,6 +306,15 @@ def test_the_table_of_runs_is_what_the_records_say(tmp_path):
         assert optbench.load_runs(runs)["folder"].tolist() == list(map(str, folders))
 
 
+def test_runs_without_test_accuracy_are_a_table_too(tmp_path):
+    path = tmp_path / "results.csv"
+    path.write_text("optimizer,seed,test_loss\nadam,0,0.5\nsgd,0,0.6\n")
+    table = optbench.load_runs(path)
+    assert table["test/loss"].tolist() == [0.5, 0.6] and "test/accuracy" not in table
+    with pytest.raises(ValueError, match=r"metric=test/accuracy was logged by no run. There are: test/loss\."):
+        optbench.compare(path)
+
+
 def test_a_comparison(tmp_path):
     sweep = write_sweep(tmp_path / "sweep", {"adam": 0.5, "sgd": 0.6, "rmsprop": 0.3})
     comparison = optbench.compare(sweep, by="optimizer", baseline="adam", metric="test/loss")

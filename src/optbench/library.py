@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import pandas as pd
 
 from optbench.comparison.factors import NEUTRAL, find_factors
-from optbench.comparison.read import metric_of, read_metrics, read_record, read_runs
+from optbench.comparison.read import metric_of, read_any_runs, read_metrics, read_record
 from optbench.records import wording
 from optbench.records.record import METRICS_CSV, SUMMARY, RunRecord
 
@@ -173,7 +173,7 @@ def load_runs(runs: Sources) -> pd.DataFrame:
     Raises:
         ValueError: where there is no run.
     """
-    found = read_runs(sources_of(runs), TESTED)
+    found = read_any_runs(sources_of(runs), TESTED)
     for sentence in found.skipped:
         warnings.warn(sentence, stacklevel=2)
     records, frame = found.records, found.frame

@@ -70,6 +70,13 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     Raises:
         ValueError: where there is no run at all, none has logged `metric`, or a table cannot be read.
     """
+    runs = read_any_runs(sources, metric)
+    check_metric(metric, runs.records)
+    return runs
+
+
+def read_any_runs(sources: Sequence[str], metric: str) -> Runs:
+    """The same, also where no run has logged `metric`."""
     records: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
     columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))
@@ -95,7 +102,6 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
     if not rows:
         reasons = " ".join(skipped[:3])
         raise ValueError(f"runs={','.join(sources)}: there is no run that can be read. {reasons}")
-    check_metric(metric, records)
     epochs_of_all = {"row": np.repeat(np.arange(len(rows)), lengths), **{k: np.array(x) for k, x in curves.items()}}
     return Runs(pd.DataFrame(rows), pd.DataFrame(epochs_of_all), records, damaged, skipped, readings)
 
