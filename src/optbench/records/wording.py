@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -99,8 +100,8 @@ def number(x: float) -> str:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether a value is a finite number that a float can hold; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def text(value: Any) -> str:
