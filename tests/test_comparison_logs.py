@@ -192,11 +192,11 @@ def test_nothing_in_yaml_is_executed(tmp_path: Path) -> None:
     folder = write_version(tmp_path / "run", 0.5)
     (folder / "hparams.yaml").write_text(
         f"seed: 1\nwho: ${{oc.env:HOME}}\ncommand: !!python/object/apply:os.system ['touch {mark}']\n"
-        "betas: !!python/tuple [0.9, 0.99]\nkind: !!python/name:os.system\nday: 2026-01-02\n"
+        "betas: !!python/tuple [0.9, 0.99]\nkind: !!python/name:os.system\nday: 2026-01-02\ndays: [2026-01-02]\n"
     )
     settings, _, seed = read_settings(folder)
     assert seed == 1 and settings["who"] == "${oc.env:HOME}" and settings["betas"] == "[0.9, 0.99]"
-    assert settings["day"] == "2026-01-02" and not mark.exists()
+    assert settings["day"] == "2026-01-02" and settings["days"] == '["2026-01-02"]' and not mark.exists()
     bomb = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     bomb += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]" for k in range(1, 9)]
     (folder / "hparams.yaml").write_text("\n".join(bomb))

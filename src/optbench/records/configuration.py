@@ -10,12 +10,15 @@ from optbench.records.wording import text
 
 
 def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The dotted keys and values of a resolved configuration; a list is one value."""
+    """The dotted keys and values of a resolved configuration; a list is one value, as text."""
     if isinstance(config, dict) and config:
         for key, value in config.items():
             yield from leaves(value, f"{path}.{key}".lstrip("."))
     else:
-        yield path, json.dumps(config, ensure_ascii=False) if isinstance(config, list | dict) else config
+        yield (
+            path,
+            config if not isinstance(config, list | dict) else json.dumps(config, ensure_ascii=False, default=str),
+        )
 
 
 def setting(config: Any, key: str) -> Any:
