@@ -75,7 +75,13 @@ class Session:
         return found[0], step
 
     def check_hashes(self, hashes: dict[str, str]) -> None:
-        """Keep the hashes of a new run; raise ValueError where a run that resumes would not be the one that began."""
+        """Keep the hashes of a new run, also on the disk, where a run that is killed needs them.
+
+        Raises:
+            ValueError: where a run that resumes would not be the one that began.
+        """
+        if not is_first():  # the others get its weights; with fewer threads they may compute other last bits
+            return
         for key, value in hashes.items():
             if self.record.hashes.get(key, value) != value:
                 raise ValueError(
@@ -83,6 +89,7 @@ class Session:
                     "summary.json. Restore images and code as they were to resume it, or start a new run."
                 )
         self.record.hashes |= hashes
+        write(self.record, self.folder)
 
 
 @contextmanager
