@@ -7,6 +7,7 @@ import pytest
 from test_recovery_resume import Killed, send, strike
 
 from conftest import trained
+from optbench.commands.sweep import compare_or_explain
 from undisturbed import differences
 
 SWEEP = ("-m", "optimizer=adam,sgd", "seed=0,1", "model.dropout=0.5", "trainer.max_epochs=2")  # 12 steps a run
@@ -159,6 +160,16 @@ def test_a_sweep_in_the_folder_of_another_is_refused(train, monkeypatch):
 def test_what_resume_refuses(sweep, command, arguments, words):
     refused = command("train", *arguments)
     assert refused.status == 1 and words in refused.sentence
+
+
+def test_the_advice_can_be_typed(capsys):
+    def broken(folder):
+        raise ValueError("it broke.")
+
+    compare_or_explain(broken, Path("my sweeps/first"))
+    assert capsys.readouterr().err.split("To try again: ")[1].split() == [
+        *("python", "src/compare.py", "'runs=my", "sweeps/first'")
+    ]
 
 
 def test_a_search_does_not_resume(sweep, command):

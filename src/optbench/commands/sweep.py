@@ -99,5 +99,5 @@ def compare_or_explain(compare: Callable[[Path], object], folder: Path) -> None:
         compare(folder)
     except (Exception, KeyboardInterrupt) as error:
         why = "it was interrupted." if isinstance(error, KeyboardInterrupt) else explain(error)
-        advice = f"To try again: python src/compare.py runs={folder}"
+        advice = f"To try again: python src/compare.py {shlex.quote(f'runs={folder}')}"
         print("\n" + paragraph(f"The runs are there, but not their comparison: {why} {advice}"), file=sys.stderr)
