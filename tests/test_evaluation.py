@@ -92,3 +92,20 @@ def test_data_that_moved(command, run_folder):
     result = command("evaluate", f"run={run_folder}", 'overrides=["data.test_size=30"]')
     assert result.status == 0, result.err
     assert "30 images" in result.out
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("images=5", "images=5 does not exist. Give a picture, a folder of pictures, or a [list] of them."),
+        ("images=[1,null]", "images=1 does not exist. Give a picture"),
+        ("overrides=5", "overrides=5 must be key=value or a [list] of them"),
+        ("overrides=[data.root]", "overrides=data.root must be key=value or a [list] of them"),
+        ("overrides=['data.root=[1']", "overrides=data.root=[1 cannot be read as key=value"),
+        ("overrides=['data.rot=1']", "data.rot is not a key of the configuration"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(command, run_folder, argument, words):
+    refused = command("evaluate", f"run={run_folder}", argument)
+    assert refused.status == 1 and words in refused.sentence
+    assert "Unexpected" not in refused.sentence

@@ -12,6 +12,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from PIL import Image
 from torch import Tensor, nn
+from yaml import YAMLError
 
 from optbench.commands.terminal import show
 from optbench.data.datamodule import normalize
@@ -35,7 +36,7 @@ def evaluate_run(
     run: str,
     checkpoint: str,
     images: str | ListConfig | None,
-    overrides: Sequence[str],
+    overrides: str | Sequence[str] | None,
     trust: Trust = (),
 ) -> None:
     """Rebuild a run's data and network from its own record, load its weights, and write `<run>/evaluation/`.
@@ -44,7 +45,7 @@ def evaluate_run(
         ValueError: where the folder is no run, has no such checkpoint, its model, data or augmentation is a class that
             may not be built, or `images` names no picture.
     """
-    folder = Path(str(run))
+    folder = Path(str(run)).expanduser()
     try:
         record = RunRecord.read(folder)
     except ValueError as error:
@@ -54,11 +55,10 @@ def evaluate_run(
     output = folder / "evaluation" / checkpoint
     net = restore(record, content, path, trust)
     if images is not None:
-        classify(record, net, find_pictures(images), output)
+        names = images if isinstance(images, ListConfig) else [images]
+        classify(record, net, find_pictures([str(name) for name in names]), output)
         return
-    known = OmegaConf.create(record.config, flags={"struct": True})  # a mistyped key is refused
-    cfg = OmegaConf.merge(known, OmegaConf.from_dotlist([overrides] if isinstance(overrides, str) else list(overrides)))
-    assert isinstance(cfg, DictConfig)
+    cfg = changed(record.config, overrides)
     data = build_data(cfg)
     if list(data.classes) != record.classes:
         raise ValueError(
@@ -70,6 +70,28 @@ def evaluate_run(
     mirrored = logits_of(net, data.test.images.flip(3), record) if cfg.get("test_flips") else None
     count_reading(output.parent / READS, checkpoint)
     report(logits, mirrored, data.test.labels, data.classes, content["epoch"] + 1, output)
+
+
+def changed(config: Any, overrides: Any) -> DictConfig:
+    """A run's configuration with `overrides`: key=value, or a list of them.
+
+    Raises:
+        ValueError: for anything else; OmegaConf's own error for a key that does not exist.
+    """
+    given = list(overrides) if isinstance(overrides, list | ListConfig) else [] if overrides is None else [overrides]
+    if wrong := [text for text in given if not isinstance(text, str) or "=" not in text]:
+        raise ValueError(
+            f"overrides={wrong[0]} must be key=value or a [list] of them: 'overrides=[\"data.root=/new\"]'."
+        )
+    known = OmegaConf.create(config, flags={"struct": True})  # a mistyped key is refused
+    try:
+        cfg = OmegaConf.merge(known, OmegaConf.from_dotlist(given))
+    except YAMLError as error:
+        raise ValueError(
+            f"overrides={', '.join(given)} cannot be read as key=value, with the value in YAML."
+        ) from error
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 def find_checkpoint(folder: Path, record: RunRecord, weights: str, key: str) -> Path:
