@@ -168,6 +168,10 @@ def test_the_terminal_names_the_best_of_many(sweep, monkeypatch, capsys, tmp_pat
     ("arguments", "words"),
     [
         ([], "runs must be given: add runs=<value> to the command."),
+        (["runs="], "runs is empty. Give a run's folder, a sweep's, a table"),
+        (["runs=null"], "runs=null does not exist. Give a run's folder"),
+        (["runs=5"], "runs=5 does not exist. Give a run's folder"),
+        (["runs={sweep}", "by=5"], "by=5 is no key of these runs. What varies:"),
         (["runs=nowhere"], "runs=nowhere does not exist. Give a run's folder, a sweep's, a table"),
         (["runs={tmp}"], "holds no run: there is no summary.json in it or below."),
         (["runs={sweep}", "metric=test/acuracy"], "was logged by no run; did you mean test/accuracy? There are:"),

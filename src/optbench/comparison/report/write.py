@@ -41,8 +41,10 @@ def compare_runs(
     Raises:
         ValueError: for an argument that is not allowed, or runs that are not there.
     """
-    sources = [runs] if isinstance(runs, str) else [str(source) for source in runs]
-    keys = [] if by is None else [by] if isinstance(by, str) else list(by)
+    sources = [str(source) for source in (runs if isinstance(runs, list | tuple) else [runs])]
+    if not all(sources) or not sources:
+        raise ValueError("runs is empty. Give a run's folder, a sweep's, a table (CSV), a glob, or a list of them.")
+    keys = [] if by is None else [str(key) for key in (by if isinstance(by, list | tuple) else [by])]
     targets = check_targets(target, metric)
     comparison = compare(
         sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs, margin, gap
@@ -58,7 +60,7 @@ def compare_runs(
         "gap": wording.number(judgement.gap) if judgement.gap != judgement.margin else None,
     }
     own = own_folder(sources)
-    folder = Path(output).expanduser() if output else place(own, question)
+    folder = Path(str(output)).expanduser() if output else place(own, question)
     tell(comparison)  # first: no full disk takes the answer with it
     note_look(comparison)
     try:
