@@ -28,7 +28,7 @@ from optbench.pool import composition, preload
 from optbench.pool.devices import CPU, GPU, Job, Queue, gpus, memory_left, parse_gpus, threads
 from optbench.pool.launch import PoolSettings, devices_there, devices_wanted, fit_memory
 from optbench.pool.processes import Pool, Run
-from optbench.pool.table import last_line, last_row, outcome, why_failed
+from optbench.pool.table import last_line, last_row, outcome, tail, why_failed
 from optbench.training import build
 
 # Devices
@@ -405,6 +405,20 @@ def test_what_a_forked_run_leaves_behind_is_killed(tmp_path: Path, monkeypatch: 
     wait_for(lambda: not alive(int(pid)))
 
 
+@pytest.mark.parametrize(("code", "status"), [(None, 0), ("no more", 1), (3, 3)])
+def test_a_forked_run_that_exits_and_leaves_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int | str | None, status: int
+) -> None:
+    monkeypatch.setattr("optbench.pool.processes.PATIENCE", 0.1)
+
+    def work() -> None:
+        threading.Thread(target=time.sleep, args=[60], name="uploader").start()
+        sys.exit(code)
+
+    run = forked(tmp_path, work)
+    assert run.status == status and printed(run).startswith("no more\nThe run" if code == "no more" else "The run")
+
+
 def test_a_forked_run_that_does_not_stop(tmp_path: Path) -> None:
     def work() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -534,6 +548,9 @@ def test_progress_comes_from_the_last_whole_row(tmp_path: Path) -> None:
     assert last_row(tmp_path) == {}
     path.write_text("epoch,step,val/loss\n" + "1,6,2.5\n" * 5000 + "2,12,1.5\n3,18,1.")
     assert last_row(tmp_path) == {"epoch": "2", "step": "12", "val/loss": "1.5"}
+    path.unlink()
+    path.mkdir()  # any file that cannot be read
+    assert (last_row(tmp_path), tail(path)) == ({}, "")
 
 
 # As a user types it

@@ -226,7 +226,10 @@ def work_as_typed(job: Job, environment: Mapping[str, str]) -> None:
     try:
         job.work()
     except SystemExit as end:
-        status = end.code
+        status = end.code or 0
+        if not isinstance(status, int):  # sys.exit("a sentence")
+            print(status, file=sys.stderr, flush=True)
+            status = 1
     if names := threads_that_stay():
         print(
             f"The run has ended, but not its threads {', '.join(names)}: they are killed.", file=sys.stderr, flush=True

@@ -133,10 +133,11 @@ def fraction_done(run: Run, row: Mapping[str, str]) -> float:
 def last_row(folder: Path) -> dict[str, str]:
     """The last whole row of a run's metrics.csv, or nothing."""
     path = folder / METRICS_CSV
-    if not path.is_file():
+    try:
+        with path.open(encoding="utf-8") as file:
+            header = file.readline()
+    except OSError:  # there is none yet, or the disk has lost it for a moment
         return {}
-    with path.open(encoding="utf-8") as file:
-        header = file.readline()
     lines = tail(path).rpartition("\n")[0].splitlines()  # what comes after is being written
     if len(lines) < 2:
         return {}
@@ -144,12 +145,13 @@ def last_row(folder: Path) -> dict[str, str]:
 
 
 def tail(path: Path, size: int = 20_000) -> str:
-    """The last bytes of a file, however long it is."""
-    if not path.is_file():
+    """The last bytes of a file, however long it is; nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - size))
+            return file.read().decode(errors="replace")
+    except OSError:
         return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - size))
-        return file.read().decode(errors="replace")
 
 
 def number(text: str) -> float | None:
