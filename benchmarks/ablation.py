@@ -12,29 +12,28 @@ import subprocess
 import sys
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 ROOT = Path(__file__).parents[1]
-LAYERS = "[128 relu, 256 relu, 1024 gelu dropout, 2048 relu dropout, 1024 tanh, 1024 tanh]"
+LAYERS = [layer.replace(" batchnorm", "") for layer in OmegaConf.load(ROOT / "configs" / "model" / "mlp.yaml").layers]
 BASE = """# @package _global_
 defaults:
   - override /optimizer: sgd
   - override /scheduler: cosine
-{group}
-{value}
+{measure}
 trainer: {{max_epochs: {epochs}}}
 callbacks: {{early_stopping: null}}
 """
-GROUPS = {  # the name of a recipe: the choice of a group that it changes
-    "crop_flip": "  - override /augmentation: crop_flip",
-    "mixup": "  - override /augmentation: mixup",
-    "ema": "  - override /averaging: ema",
-}
-VALUES = {  # the name of a recipe: the value that it changes
+MEASURES = {  # the name of a recipe: the value, or the choice of a group, that it changes
     "base": "",
     "label_smoothing": "label_smoothing: 0.1",
     "l2": "optimizer: {weight_decay: 0.001}",
     "no_dropout": "model: {dropout: 0.0}",
     "no_batchnorm": f"model: {{layers: {LAYERS}}}",
     "longer": "",  # three times as many epochs
+    "crop_flip": "  - override /augmentation: crop_flip",
+    "mixup": "  - override /augmentation: mixup",
+    "ema": "  - override /averaging: ema",
 }
 
 
@@ -48,13 +47,11 @@ def main() -> None:
     arguments, overrides = parser.parse_known_args()
     recipes, sweep = arguments.output.resolve() / "recipes", arguments.output.resolve() / "sweep"
     (recipes / "experiment").mkdir(parents=True, exist_ok=True)
-    names = [*VALUES, *GROUPS]
-    for name in names:
-        epochs = arguments.epochs * (3 if name == "longer" else 1)
-        text = BASE.format(group=GROUPS.get(name, ""), value=VALUES.get(name, ""), epochs=epochs)
+    for name, measure in MEASURES.items():
+        text = BASE.format(measure=measure, epochs=arguments.epochs * (3 if name == "longer" else 1))
         (recipes / "experiment" / f"{name}.yaml").write_text(text, encoding="utf-8")
     seeds = ",".join(map(str, range(arguments.seeds)))
-    grid = [f"experiment={','.join(names)}", f"seed={seeds}", "compare=false", f"hydra.sweep.dir={sweep}"]
+    grid = [f"experiment={','.join(MEASURES)}", f"seed={seeds}", "compare=false", f"hydra.sweep.dir={sweep}"]
     what = [f"resume={sweep}"] if (sweep / "multirun.yaml").is_file() else [*overrides, *grid]
     train = [sys.executable, str(ROOT / "src" / "train.py"), "--config-dir", str(recipes), "-m"]
     subprocess.run([*train, *what], check=True)
