@@ -15,6 +15,7 @@ from optbench.records.record import RunRecord
 from optbench.recovery.checkpoint import load_weights, read_checkpoint
 from optbench.recovery.session import Session, open_session
 from optbench.training import build, provenance
+from optbench.training.averaging import weights_to_train_on
 from optbench.training.checks import (
     check,
     check_choices,
@@ -58,8 +59,8 @@ def train_and_test(cfg: DictConfig, session: Session) -> None:
         del hashes["initial_weights"]  # they came from a file that is no longer needed
     elif cfg.ckpt_path:
         checkpoint = read_checkpoint(Path(cfg.ckpt_path), "ckpt_path")
-        trained = {"state_dict": checkpoint.get("trained", checkpoint["state_dict"])}  # not their average
-        load_weights(classifier, trained, Path(cfg.ckpt_path), "ckpt_path")
+        trained = weights_to_train_on(checkpoint)
+        load_weights(classifier, {"state_dict": trained}, Path(cfg.ckpt_path), "ckpt_path")
         check_ckpt_path(checkpoint, optimizer, cfg)
         hashes["initial_weights"] = provenance.weights_sha256(net)
     session.check_hashes(hashes)

@@ -196,5 +196,10 @@ class TailAverage(Average):
         return copy_of(self.net)
 
 
+def weights_to_train_on(checkpoint: dict[str, Any]) -> State:
+    """A checkpoint's `state_dict` has those to evaluate; where others train, they are beside it."""
+    return checkpoint.get("trained", checkpoint["state_dict"])
+
+
 def copy_of(net: nn.Module) -> State:
     return {name: tensor.clone() for name, tensor in net.state_dict().items()}

@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from optbench.distributed.ranks import batch_mean, gather
 from optbench.records.metrics import SHOWN
-from optbench.training.averaging import Average, EvaluatedWeights, OptimizersAverage, averages
+from optbench.training.averaging import Average, EvaluatedWeights, OptimizersAverage, averages, weights_to_train_on
 from optbench.training.lightning_internals import batches_trained, logs_this_step
 from optbench.training.measurement import Predictions, measure
 from optbench.training.optimizers import build_optimizer, parameter_groups
@@ -201,7 +201,7 @@ class Classifier(pl.LightningModule):
         if "averaged" in checkpoint:
             average = {name.removeprefix("net."): tensor for name, tensor in checkpoint["state_dict"].items()}
             self._loaded_average = average, checkpoint["averaged"], checkpoint["global_step"]
-        checkpoint["state_dict"] = checkpoint.get("trained", checkpoint["state_dict"])
+        checkpoint["state_dict"] = weights_to_train_on(checkpoint)
         if "seen" in checkpoint:
             rank, processes = self.trainer.global_rank, self.trainer.world_size
             device = self.trainer.strategy.root_device  # the net is still on the CPU
