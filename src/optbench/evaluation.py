@@ -17,6 +17,7 @@ from yaml import YAMLError
 from optbench.commands.terminal import show
 from optbench.data.datamodule import normalize
 from optbench.data.image_folder import IMAGE_SUFFIXES, load_image
+from optbench.records.configuration import as_list
 from optbench.records.files import finite, write_atomically, write_csv
 from optbench.records.record import RunRecord
 from optbench.records.trust import Trust, check_record
@@ -55,8 +56,7 @@ def evaluate_run(
     output = folder / "evaluation" / checkpoint
     net = restore(record, content, path, trust)
     if images is not None:
-        names = images if isinstance(images, ListConfig) else [images]
-        classify(record, net, find_pictures([str(name) for name in names]), output)
+        classify(record, net, find_pictures([str(name) for name in as_list(images)]), output)
         return
     cfg = changed(record.config, overrides)
     data = build_data(cfg)
@@ -78,7 +78,7 @@ def changed(config: Any, overrides: Any) -> DictConfig:
     Raises:
         ValueError: for anything else; OmegaConf's own error for a key that does not exist.
     """
-    given = list(overrides) if isinstance(overrides, list | ListConfig) else [] if overrides is None else [overrides]
+    given = as_list(overrides)
     if wrong := [text for text in given if not isinstance(text, str) or "=" not in text]:
         raise ValueError(
             f"overrides={wrong[0]} must be key=value or a [list] of them: 'overrides=[\"data.root=/new\"]'."

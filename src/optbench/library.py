@@ -16,6 +16,7 @@ import pandas as pd
 from optbench.comparison.factors import NEUTRAL, find_factors
 from optbench.comparison.read import metric_of, read_any_runs, read_metrics, read_record
 from optbench.records import wording
+from optbench.records.configuration import as_list
 from optbench.records.record import METRICS_CSV, SUMMARY, RunRecord
 
 if TYPE_CHECKING:
@@ -224,8 +225,7 @@ def compare(
     """
     from optbench.comparison import analysis
 
-    keys = [by] if isinstance(by, str) else list(by or ())
-    return analysis.compare(sources_of(runs), keys, baseline, metric, pairs=pairs, margin=margin, gap=gap)
+    return analysis.compare(sources_of(runs), as_list(by), baseline, metric, pairs=pairs, margin=margin, gap=gap)
 
 
 def sources_of(runs: Sources) -> list[str]:

@@ -15,9 +15,9 @@ from yaml import YAMLError
 
 from optbench.commands.hydra_internals import override_values, parse_arguments
 from optbench.commands.recorded_overrides import check_overrides
-from optbench.records.configuration import key_of, refuse_other_configuration
+from optbench.records.configuration import as_list, key_of, refuse_other_configuration
 from optbench.records.record import SUMMARY, RunRecord, refuse_used_folder, runs_in
-from optbench.records.trust import CONFIGS, as_list
+from optbench.records.trust import CONFIGS
 
 QUOTES = "'\""
 SWEEP = "multirun.yaml"  # Hydra's own record of a sweep
@@ -33,11 +33,11 @@ def command(arguments: Sequence[str]) -> list[str]:
         ValueError: where the folder is neither a run nor a sweep, or more settings are given.
     """
     args = parse_arguments(arguments)
-    given = [override for override in args.overrides if key_of(override) == "resume"]
-    if args.help or args.hydra_help or not given or given[-1].partition("=")[2] in ("", "null"):
+    resumed = folder_named(args.overrides)
+    if args.help or args.hydra_help or not resumed:
         refuse_folder_in_use(args.overrides)
         return list(map(with_absolute_folder, arguments))
-    folder = Path(given[-1].partition("=")[2].strip(QUOTES)).expanduser().absolute()
+    folder = Path(resumed.strip(QUOTES)).expanduser().absolute()
     kind = "run" if (folder / SUMMARY).is_file() else "sweep" if (folder / SWEEP).is_file() else None
     if kind is None and (folder / ".hydra").is_dir():
         raise ValueError(f"resume={folder} ended before it was a run: nothing is recorded yet. Start it anew.")
@@ -50,7 +50,7 @@ def command(arguments: Sequence[str]) -> list[str]:
         advice = "add -m to resume it" if kind == "sweep" else "leave out -m to resume it"
         raise ValueError(f"resume={folder} is a {kind}: {advice}.")
     settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|trust|hydra[./].*)=", override)]
-    others = [argument for argument in arguments if argument not in [*given, *settings]]
+    others = [argument for argument in arguments if key_of(argument) != "resume" and argument not in settings]
     place = quoted(folder)
     if kind == "sweep":
         trust = [target for override in args.overrides if key_of(override) == "trust" for target in trusted(override)]
@@ -65,6 +65,12 @@ def command(arguments: Sequence[str]) -> list[str]:
             f"run from the weights of one that has completed, give ckpt_path={folder}/checkpoints/last.ckpt."
         )
     return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
+
+
+def folder_named(overrides: Sequence[str]) -> str:
+    """What `resume=` names, the last one if there are several; nothing where it is empty or null."""
+    given = [override.partition("=")[2] for override in overrides if key_of(override) == "resume"]
+    return "" if not given or given[-1] == "null" else given[-1]
 
 
 def sweep_command(

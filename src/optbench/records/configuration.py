@@ -1,7 +1,7 @@
 """The configuration in a record: its dotted keys, its folder, and what differs from another."""
 
 import json
-from collections.abc import Hashable, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,10 @@ def leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(config, dict) and config:
         for key, value in config.items():
             yield from leaves(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(config, list | dict):
+        yield path, json.dumps(config, ensure_ascii=False, default=str)
     else:
-        yield (
-            path,
-            config if not isinstance(config, list | dict) else json.dumps(config, ensure_ascii=False, default=str),
-        )
+        yield path, config
 
 
 def setting(config: Any, key: str) -> Any:
@@ -40,6 +39,13 @@ def has(config: Any, key: str) -> bool:
 def identity(value: Hashable) -> Hashable:
     """What makes two values one setting: 0 and 0.0 are one, 1 and true are two."""
     return isinstance(value, bool), value
+
+
+def as_list(value: Any) -> list[Any]:
+    """What may be typed as one value, as several, or as null."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Collection) and not isinstance(value, str) else [value]
 
 
 def key_of(override: str) -> str:

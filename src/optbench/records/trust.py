@@ -8,11 +8,12 @@ import importlib
 import inspect
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from optbench.records.configuration import as_list
 from optbench.records.files import PROJECT
 
 Trust = Sequence[str] | str | None  # targets that the user allows
@@ -116,7 +117,3 @@ def is_own_class(target: str) -> bool:
         home = getattr(found, "__module__", None) or ""
         return inspect.isclass(found) and f"{home}.".startswith(f"{package}.")
     return False
-
-
-def as_list(trust: Trust) -> Collection[str]:
-    return [] if trust is None else [trust] if isinstance(trust, str) else list(trust)

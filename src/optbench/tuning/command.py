@@ -41,10 +41,9 @@ def command(arguments: Sequence[str]) -> list[str]:
         lines = [argument.lstrip("+").removeprefix("search.") for argument in spaces]
         texts = ",".join(QuotedString(line, Quote.single).with_quotes() for line in lines)
         found.append(f"hydra.sweeper.search=[{texts}]")
-    given = {key_of(override) for override in args.overrides if override not in ("resume=", "resume=null")}
-    if "resume" not in given:
+    if not resume.folder_named(args.overrides):
         found.append("hydra/sweeper=tune")
-        if "hydra.sweep.dir" not in given:
+        if not any(key_of(override) == "hydra.sweep.dir" for override in args.overrides):
             place = PROJECT / "logs" / "tune" / f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{token_hex(4)}"
             found.append(f"hydra.sweep.dir={resume.quoted(place)}")
     return resume.command(found)

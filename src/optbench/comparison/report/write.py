@@ -15,6 +15,7 @@ from optbench.comparison.analysis import Comparison, compare
 from optbench.comparison.looks import report_of
 from optbench.comparison.report import figures, page, tables
 from optbench.records import metrics, wording
+from optbench.records.configuration import as_list
 from optbench.records.files import PROJECT, write_atomically
 from optbench.records.looks import note_report
 from optbench.records.record import SUMMARY
@@ -44,7 +45,7 @@ def compare_runs(
     sources = [str(source) for source in (runs if isinstance(runs, list | tuple) else [runs])]
     if not all(sources) or not sources:
         raise ValueError("runs is empty. Give a run's folder, a sweep's, a table (CSV), a glob, or a list of them.")
-    keys = [] if by is None else [str(key) for key in (by if isinstance(by, list | tuple) else [by])]
+    keys = [str(key) for key in as_list(by)]
     targets = check_targets(target, metric)
     comparison = compare(
         sources, keys, None if baseline is None else str(baseline), str(metric), targets, pairs, margin, gap
@@ -83,7 +84,7 @@ def check_targets(target: float | Sequence[float] | None, metric: str) -> list[f
     """
     if target is None:
         return []
-    targets = list(target) if isinstance(target, Sequence) and not isinstance(target, str) else [target]
+    targets = as_list(target)
     fraction = metrics.metric(metric).is_fraction
     example = (
         "a fraction between 0 and 1, for example target=0.5 or target=[0.4,0.5]" if fraction else "a number above 0"
