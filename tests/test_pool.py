@@ -275,6 +275,17 @@ def test_a_run_that_takes_too_long(work) -> None:
     assert not runs[2].failed
 
 
+def test_a_run_that_cannot_be_started_lets_the_others_stop_in_peace(work, tmp_path: Path) -> None:
+    (tmp_path / "2").write_text("a file where its folder should be")
+    witness = Witness()
+    output = tmp_path / "0" / "output.log"
+    once_0_is_ready = f"while 'ready' not in open({str(output)!r}).read(): pass"
+    with pytest.raises(FileExistsError, match=str(tmp_path / "2")):
+        work(ON_TERM.format("lambda *_: exit(print('saved'))"), once_0_is_ready, SHOW, SHOW, witness=witness)
+    assert output.read_text() == "ready\nsaved\n"
+    assert witness.events == [("start", 0), ("start", 1), ("end", 1), ("end", 0)]  # and run 3 never starts
+
+
 def test_what_a_run_leaves_behind_dies_with_it(work) -> None:
     rank = int(printed(work(RANK)[0]))
     wait_for(lambda: not alive(rank))
@@ -294,9 +305,10 @@ def test_interrupting(work, signals: list[int], ends_as: type[BaseException], st
     seen: list[Run] = []
 
     def interrupt(running: list[Run]) -> None:
-        seen[:] = running
-        if left and all("ready" in printed(run) for run in running):
-            os.kill(os.getpid(), left.pop(0))
+        if left:  # later one may have ended, and the other not yet
+            seen[:] = running
+            if all("ready" in printed(run) for run in running):
+                os.kill(os.getpid(), left.pop(0))
 
     witness.looks = interrupt
     code = ON_TERM.format("lambda *_: exit(7)") if once else STUBBORN

@@ -109,16 +109,22 @@ class Pool:
         Raises:
             KeyboardInterrupt: after Ctrl-C, once all runs have stopped; SystemExit(143) after SIGTERM. A second signal
                 kills the runs at once.
+            OSError: where a run cannot be started, as its folder cannot be made; the other runs are stopped first.
         """
         with noted(*STOPPING) as received:
             heard = 0
+            cannot_start: OSError | None = None
             try:
                 while True:
                     if len(received) > heard:
                         heard = len(received)
                         self.interrupt(again=heard > 1)
-                    while not received and (taken := self.jobs.take()):
-                        self.start(*taken)
+                    try:
+                        while not received and (taken := self.jobs.take()):
+                            self.start(*taken)
+                    except OSError as error:
+                        cannot_start = error
+                        self.stop("stopped because another run could not be started")
                     if not self.running:
                         break
                     self.observer.look(self.running, len(self.jobs))
@@ -128,6 +134,8 @@ class Pool:
             finally:
                 for run in self.running:  # none, unless something went wrong here
                     run.kill()
+        if cannot_start:
+            raise cannot_start
         if received:
             raise KeyboardInterrupt if received[0] == signal.SIGINT else SystemExit(128 + received[0])
         return self.ended
