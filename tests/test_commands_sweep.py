@@ -179,6 +179,14 @@ def test_a_search_does_not_resume(sweep, command):
     assert refused.status == 1 and "only sweeps over given values can resume" in refused.sentence
 
 
+def test_a_record_of_a_sweep_that_lacks_what_was_typed(tmp_path: Path):
+    from optbench.commands.resume import command
+
+    (tmp_path / "multirun.yaml").write_text("hydra: {overrides: {hydra: []}}")
+    with pytest.raises(ValueError, match=r"multirun.yaml cannot be read \(KeyError: 'task'\)\.$"):
+        command(["-m", f"resume={tmp_path}"])
+
+
 def test_the_same_settings_and_another_launcher_may_be_given(sweep):
     from optbench.commands.resume import command
 

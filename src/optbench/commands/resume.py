@@ -81,25 +81,26 @@ def sweep_command(
         hydra = OmegaConf.load(folder / SWEEP).hydra
         # what was typed, unresolved: ${seed} is another value in every run
         before: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+        typed, of_hydra = before["task"], before["hydra"]
         sweeper, source = hydra.sweeper._target_, hydra.job.config_name
-    except (OSError, YAMLError, OmegaConfBaseException, AttributeError) as error:
-        raise ValueError(f"{folder / SWEEP} cannot be read: {error}.") from error
+    except (OSError, YAMLError, OmegaConfBaseException, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / SWEEP} cannot be read ({type(error).__name__}: {error}).") from error
     if not isinstance(sweeper, str) or not sweeper.endswith(("BasicSweeper", "GridSweeper", "TuneSweeper")):
         raise ValueError(
             f"resume={folder}: only sweeps over given values can resume; this one searched with {sweeper}."
         )
-    if settings and sorted(settings) != sorted(before["task"]):
+    if settings and sorted(settings) != sorted(typed):
         raise ValueError(
-            f"resume={folder} uses the sweep's own settings ({' '.join(before['task'])}), so "
+            f"resume={folder} uses the sweep's own settings ({' '.join(typed)}), so "
             f"{' '.join(settings)} cannot be given. Leave it out, or start a new sweep."
         )
     replaced = {key_of(argument) for argument in others} | {"hydra.mode", "hydra.sweep.dir", "hydra.run.dir"}
-    kept = [override for override in before["hydra"] if key_of(str(override)) not in replaced]
-    check_overrides([] if settings else before["task"], kept, folder / SWEEP, trust)  # typed again, they are trusted
+    kept = [override for override in of_hydra if key_of(str(override)) not in replaced]
+    check_overrides([] if settings else typed, kept, folder / SWEEP, trust)  # typed again, they are trusted
     if not (isinstance(source, str) and re.fullmatch(r"[\w-]+", source) and (CONFIGS / f"{source}.yaml").is_file()):
         raise ValueError(f"{folder / SWEEP} names the configuration {source!r:.60}, which is no file in configs/.")
     flags = [] if named or source == "train" else ["--config-name", source]
-    return [*others, *flags, *kept, *before["task"], place]
+    return [*others, *flags, *kept, *typed, place]
 
 
 def trusted(override: str) -> list[str]:
