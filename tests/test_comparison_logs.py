@@ -149,6 +149,13 @@ def test_per_cent_is_seen_over_all_runs(tmp_path: Path) -> None:
     assert list(read_runs([str(tmp_path)], "test/accuracy").frame.metric) == pytest.approx([0.55, 0.009])
 
 
+def test_a_fraction_that_rounding_lifts_above_1_is_no_per_cent(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((1.0000001192092896, 0.9)):
+        folder = write_version(tmp_path / str(seed), 0.5, seed=seed)
+        (folder / "metrics.csv").write_text(f"epoch,step,test_acc\n0,9,{accuracy}\n")
+    assert list(read_runs([str(tmp_path)], "test/accuracy").frame.metric) == pytest.approx([1, 0.9])
+
+
 # Files that are broken or hostile
 
 

@@ -24,6 +24,7 @@ STAGES = {
 SHORT = {"acc": "accuracy", "err": "error", "ppl": "perplexity"}
 STAGED = re.compile(rf"({'|'.join(STAGES)})([/_. -])(.+)", re.I)
 PROGRESS = ("epoch", "step", "seconds")
+ROUNDING = 1e-5  # a mean of float32 numbers that are all 1 can be a little more
 
 Row = dict[str, float]  # `epoch`, `step`, `seconds` as far as known, then metrics by their keys
 
@@ -78,11 +79,13 @@ def check_known(metric: str, source: str) -> None:
 
 
 def in_per_cent(columns: Mapping[str, Iterable[float]]) -> list[str]:
-    """The fractions that someone wrote as per cent: those with a value above 1."""
+    """The fractions that someone wrote as per cent: those with a value above 1, beyond what rounding explains."""
     return [
         key
         for key, values in columns.items()
-        if metrics.name_of(key) in metrics.KNOWN and metrics.metric(key).is_fraction and any(x > 1 for x in values)
+        if metrics.name_of(key) in metrics.KNOWN
+        and metrics.metric(key).is_fraction
+        and any(x > 1 + ROUNDING for x in values)
     ]
 
 
