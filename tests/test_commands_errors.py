@@ -67,6 +67,7 @@ def refused(result: Result, *words: str) -> None:
         ("stray", "stray cannot be read. An argument is key=value without spaces around =;"),
         ("optimizer.lr:0.1", "optimizer.lr:0.1 cannot be read."),
         ("model.layers=[16", "model.layers=[16 cannot be read. | for example 'model.layers=[512 relu"),
+        ("ckpt_path=~/last.ckpt", "with ~ needs quotes of its own, | of the shell: \"ckpt_path='~/last.ckpt'\"."),
         ("optimizer=adam,sgd", "optimizer=adam,sgd names several values. Add -m to run each of them"),
         # model
         ("model.dropout=1", "model.dropout=1 must be in [0, 1)"),
@@ -144,6 +145,7 @@ def refused(result: Result, *words: str) -> None:
         ("test_weights=worst", "test_weights=worst is not known: use best, last or none."),
         ("matmul_precision=low", "matmul_precision=low is not known: use highest, high or medium."),
         ("compile=maybe", "compile=maybe must be true or false."),
+        ("ckpt_path='~nobody9/a'", "A path that begins with ~ names no user of | Check ckpt_path='~nobody9/a'."),
         ("ckpt_path=/none.ckpt", "ckpt_path=/none.ckpt is no file. Give a checkpoint, for example"),
     ],
 )  # fmt: skip

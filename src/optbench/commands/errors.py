@@ -88,6 +88,8 @@ def explain(error: BaseException) -> str:
         return text + typed_arguments()  # Hydra's complaints of scheduler=null and augmentation=[crop_flip,null]
     if isinstance(error, (ValueError, OSError)) or type(error).__name__ == "MisconfigurationException":
         return text + (typed_arguments(group) if text.startswith(f"{group}: ") else "")
+    if text.startswith("Could not determine home directory"):  # pathlib's word for ~name
+        return "A path that begins with ~ names no user of this machine: write it in full." + typed_arguments(".*=.?~")
     if "does not have a deterministic implementation" in text:  # pooling of vgg11 or alexnet on a GPU
         return (
             f"trainer.deterministic=true: {text.split()[0]} gives other last bits each time. Use another model.*, or "
@@ -174,11 +176,12 @@ def explain_override(error: HydraException) -> str:
         known = error.options or choices_of(group)
         return f"{group}={name} is not known{near(name, known)} The choices of {group} are: {', '.join(known)}."
     if isinstance(error, OverrideParseException):
-        key, equals, value = str(error.override).partition("=")
-        if equals and "=" in value and not re.search(r"[\[\]{}()'\"]", value):  # a configuration's name
+        key, _, value = str(error.override).partition("=")
+        special = re.search("[=~]", value)  # as in a configuration's name, or ~/images
+        if special and not re.search(r"[\[\]{}()'\"]", value):
             return (
-                f"{error.override} cannot be read: a value with = needs quotes of its own, inside those of the shell: "
-                f"\"{key}='{value}'\"."
+                f"{error.override} cannot be read: a value with {special[0]} needs quotes of its own, inside those of "
+                f"the shell: \"{key}='{value}'\"."
             )
         return (
             f"{error.override} cannot be read. An argument is key=value without spaces around =; quote one with "
