@@ -444,7 +444,7 @@ def notes(tuning: Tuning) -> list[str]:
         f"Tuned with {trials} each, chosen by {tuning.metric} at seed {record.search_seed}; nothing was chosen with "
         f"the seeds of the final ({', '.join(map(text, tuning.final_seeds))}), so its means do not flatter."
     ]
-    falls = {s.name: fall for s in tuning.searches if not math.isnan(fall := curse(s, tuning.sign))}
+    falls = {s.name: fall for s in tuning.searches if not math.isnan(fall := curse(s))}
     if falls:
         each = ", ".join(f"{name} {wording.difference(tuning.metric, value)}" for name, value in falls.items())
         mean = wording.difference(tuning.metric, float(np.mean(list(falls.values()))))
@@ -455,10 +455,12 @@ def notes(tuning: Tuning) -> list[str]:
     return found
 
 
-def curse(search: Search, sign: int) -> float:
+def curse(search: Search) -> float:
     """By how much the score of the best trial changed at seeds that did not choose it; nan where there is none."""
     known = [score for score in search.fresh if not math.isnan(score)]
-    return float(np.mean(known)) - search.score(search.best) if search.best is not None and known else math.nan
+    if search.best is None or not known:
+        return math.nan
+    return float(np.mean(known)) - search.score(search.best)
 
 
 def sentence(search: Search, tuning: Tuning) -> str:

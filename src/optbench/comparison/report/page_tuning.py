@@ -202,7 +202,7 @@ def tuning_table(tuning: Tuning, test: str, swatches: dict[str, Markup]) -> list
         *column("best trial", [math.nan if s.best is None else s.score(s.best) for s in searches]),
         *numbers(
             "at fresh seeds",
-            pd.Series([curse(search, tuning.sign) for search in searches]),
+            pd.Series([curse(search) for search in searches]),
             lambda x: wording.difference(metric, x),
         ),
         Column(
