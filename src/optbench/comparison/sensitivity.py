@@ -155,25 +155,26 @@ def optimum(line: str, points: pd.DataFrame, metric: str) -> Optimum:
     if not points.best.any():
         return Optimum(line, math.nan, math.nan, math.nan, math.nan, math.nan, diverged, tried, None)
     best = int(points.index[points.best][0])
-    x, validation = float(points.x[best]), metrics.at("val", metric)
-    near = [best, best]
-    for side, step in ((0, -1), (1, 1)):
-        while 0 <= (at := near[side] + step) < tried and close(points, at, best, validation):
-            near[side] = at
+    x = float(points.x[best])
+    good = near(points.chosen_by, points.chosen_by[best], metrics.at("val", metric)) & (points.diverged == 0)
+    first = last = best
+    while first > 0 and good[first - 1]:
+        first -= 1
+    while last < tried - 1 and good[last + 1]:
+        last += 1
     edge = None
     if tried > 2 and best == tried - 1:
         edge = Edge.LARGEST
     elif tried > 2 and best == 0 and x != 0:  # 0, such as no weight decay, has nothing below it
         edge = Edge.SMALLEST
-    low, high = float(points.x[near[0]]), float(points.x[near[1]])
+    low, high = float(points.x[first]), float(points.x[last])
     return Optimum(line, x, points.chosen_by[best], points["mean"][best], low, high, diverged, tried, edge)
 
 
-def close(points: pd.DataFrame, at: int, best: int, validation: str) -> bool:
-    """Within one point of the best (for a loss: 1 %), without divergence."""
-    allowed = 0.01 if metrics.metric(validation).is_fraction else 0.01 * abs(points.chosen_by[best])
-    gap = abs(points.chosen_by[at] - points.chosen_by[best])
-    return bool(gap <= allowed + 1e-12 and points.diverged[at] == 0)
+def near(values: pd.Series, best: float, metric: str) -> pd.Series:
+    """Which values are within one point of the best; for a loss, within 1 %."""
+    allowed = 0.01 if metrics.metric(metric).is_fraction else 0.01 * abs(best)
+    return (values - best).abs() <= allowed + 1e-12
 
 
 def interaction(

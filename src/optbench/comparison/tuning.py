@@ -20,6 +20,7 @@ from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.read import device_name, number, read_record
+from optbench.comparison.sensitivity import near
 from optbench.comparison.verdicts import CLAIMED, Verdict
 from optbench.records import metrics, wording
 from optbench.records.configuration import key_of
@@ -198,12 +199,6 @@ def claimed_metric(metric: str, facts: Facts) -> str:
     """What claims are about, in validation; what chose, where validation does not measure that."""
     same = metrics.at("val", facts.metric)
     return same if metrics.name_of(same) in metrics.METRICS else metric
-
-
-def near(scores: pd.Series, best: float, metric: str) -> pd.Series:
-    """Within one point of the best; for a loss 1 %."""
-    allowed = 0.01 if metrics.metric(metric).is_fraction else 0.01 * abs(best)
-    return (scores - best).abs() <= allowed + 1e-12
 
 
 def tuning_curve(trials: pd.DataFrame, metric: str, exact: bool) -> pd.DataFrame:
