@@ -150,29 +150,31 @@ def read_tuning(folder: Path, facts: Facts) -> Tuning:
 
 
 def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, devices: set[str], exact: bool) -> Search:
+    """One search, in numbers. The names of the devices that its trials ran on are added to `devices`."""
     metric = str(record.settings["metric"])
     rows = []
     for trial in range(its.counted):
-        run = read_record(folder / search_folder(its.name, trial))
-        score = record.score(folder / search_folder(its.name, trial))
+        place = folder / search_folder(its.name, trial)
+        run, score = read_record(place), record.score(place)
+        diverged = score is None
+        judged = run.final if record.last_weights else run.best
         rows.append(
             {
                 "trial": trial,
-                "score": math.nan if score is None else score,
-                "diverged": score is None,
+                "score": math.nan if diverged else score,
+                "diverged": diverged,
                 "seconds": number(run.seconds, "training"),
                 "epochs": run.epochs,
                 "rate": number(its.trials[trial].values, RATE),
-                "claimed": math.nan
-                if score is None
-                else number(run.final if record.last_weights else run.best, claimed_metric(metric, facts)),
+                "claimed": math.nan if diverged else number(judged, claimed_metric(metric, facts)),
             }
         )
-        devices |= {device_name(run.device)} if run.device else set()
+        if run.device:
+            devices.add(device_name(run.device))
     trials = pd.DataFrame(rows)
     best = None if trials.diverged.all() else int((metrics.sign(metric) * trials.score).idxmax())
 
-    def shortlisted(trial: int | None) -> list[float]:
+    def scores_in_shortlist(trial: int | None) -> list[float]:
         if trial is None or len(its.shortlist) < 2:
             return []
         found = [record.score(folder / shortlist_folder(its.name, trial, seed)) for seed in record.shortlist_seeds]
@@ -187,8 +189,8 @@ def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, dev
         trials=trials,
         curve=tuning_curve(trials, metric, exact),
         best=best,
-        fresh=shortlisted(best),
-        shortlisted=shortlisted(its.winner),
+        fresh=scores_in_shortlist(best),
+        shortlisted=scores_in_shortlist(its.winner),
         final=[score for score in finals if score is not None],
         test=list(mine.metric),
         near=trials.iloc[:0] if best is None else trials[near(trials.score, float(trials.score[best]), metric)],
