@@ -99,7 +99,7 @@ def compare_pairs(
     columns = values.shape[1]
     i, j = np.triu_indices(columns, 1)
     own, n = (np.full(len(i), np.nan) for _ in range(2))
-    for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
+    for part in small_parts(len(i), len(values)):
         gaps = values[:, i[part]] - values[:, j[part]]  # (blocks, pairs)
         n[part] = np.isfinite(gaps).sum(0)
         own[part] = deviation(gaps)
@@ -108,23 +108,23 @@ def compare_pairs(
     asked = np.full(len(i), True) if baseline is None else (i == baseline) | (j == baseline)
     i, j, n, own = (column[asked] for column in (i, j, n, own))
     difference, improvement = (np.full(len(i), np.nan) for _ in range(2))
-    for part in np.array_split(np.arange(len(i)), max(1, len(i) * len(values) // 2_000_000)):
+    known = np.where(n > 0, n, np.nan)  # a pair without a common block has no mean
+    for part in small_parts(len(i), len(values)):
         gaps = values[:, i[part]] - values[:, j[part]]
-        there, some = np.isfinite(gaps), n[part] > 0
+        there = np.isfinite(gaps)
         ahead = np.where(gaps == 0, 0.5, (gaps > 0) == higher_is_better)
-        for column, what in ((difference, gaps), (improvement, ahead)):
-            total = np.where(there, what, 0).sum(0)
-            column[part] = np.divide(total, n[part], out=np.full(len(part), np.nan), where=some)
+        difference[part] = np.where(there, gaps, 0).sum(0) / known[part]
+        improvement[part] = np.where(there, ahead, 0).sum(0) / known[part]
     calm = calm_columns(spread)
     shared, shared_df = residual_deviation(values[:, calm])
-    both = calm[i] & calm[j] & (shared_df > 0)
+    pooled = calm[i] & calm[j] & (shared_df > 0)  # the pairs for which the spread of all counts, too
     if baseline is not None and not chosen and calm[baseline]:
         others = calm & (np.arange(columns) != baseline)
-        usual, known = residual_deviation(values[:, others])
-        if known and spread[baseline] > np.sqrt(2 * RESTLESS) * usual:
-            both &= (i != baseline) & (j != baseline)
-    df = np.where(both, shared_df, np.maximum(n - 1, 1))
-    error = np.where(both, np.fmax(own, np.sqrt(2) * shared), own) / np.sqrt(np.maximum(n, 1))
+        usual_of_others, df_of_others = residual_deviation(values[:, others])
+        if df_of_others and spread[baseline] > np.sqrt(2 * RESTLESS) * usual_of_others:
+            pooled &= (i != baseline) & (j != baseline)
+    df = np.where(pooled, shared_df, np.maximum(n - 1, 1))
+    error = np.where(pooled, np.fmax(own, np.sqrt(2) * shared), own) / np.sqrt(np.maximum(n, 1))
     if rounding is not None:
         together = np.isfinite(values[:, i]) & np.isfinite(values[:, j])
         rounded = np.where(together, rounding[:, i] ** 2 + rounding[:, j] ** 2, 0).sum(0)
@@ -136,10 +136,15 @@ def compare_pairs(
     closer = 2 * stats.t.sf((margin - np.abs(difference)) / error, df)
     tests = testable if chosen else int(np.isfinite(p).sum())
     alike = int(np.count_nonzero(np.isfinite(values).any(0) & calm))
-    corrected = tests * p if chosen else shaffer(p, i, j) if baseline is None else holm(p)
+    if chosen:
+        corrected = tests * p
+    elif baseline is None:
+        corrected = shaffer(p, i, j)
+    else:
+        corrected = holm(p)
     p_adjusted = np.minimum(questions * corrected, 1)
     half = stats.t.ppf(1 - ALPHA / (2 * questions * tests), df) * error if tests else np.full(len(p), np.nan)
-    usual = np.where(both, np.sqrt(2) * shared, own)
+    usual = np.where(pooled, np.sqrt(2) * shared, own)
     usual[~np.isfinite(p) | (usual == 0)] = np.nan
     planned = [seeds_to_find(gap, usual, df, count, questions * tests) for count in (alike, 2)]
     claimed = p_adjusted < ALPHA
@@ -160,10 +165,15 @@ def compare_pairs(
             "equivalent": equivalent,
             "p_wilcoxon": wilcoxon(values, i, j),
             "detectable": error * noncentrality(df, questions * tests) if tests else np.nan,
-            "seeds_low": np.where(both, planned[0][0], planned[1][0]),
-            "seeds_high": np.where(both, planned[0][1], planned[1][1]),
+            "seeds_low": np.where(pooled, planned[0][0], planned[1][0]),
+            "seeds_high": np.where(pooled, planned[0][1], planned[1][1]),
         }
     )
+
+
+def small_parts(pairs: int, blocks: int) -> list[NDArray[np.intp]]:
+    """The numbers of the pairs in parts of some 2,000,000 differences: all at once might not fit into memory."""
+    return np.array_split(np.arange(pairs), max(1, pairs * blocks // 2_000_000))
 
 
 def deviation(values: Floats) -> Floats:
