@@ -180,7 +180,7 @@ def near(values: pd.Series, best: float, metric: str) -> pd.Series:
 def interaction(
     factors: Mapping[str, Sequence[Any]], groups: Sequence[str], frame: pd.DataFrame, metric: str
 ) -> Interaction | None:
-    """Two varied factors of which at least half of the grid has a result; None otherwise."""
+    """None unless there are two factors, each with two values, and half of their grid has a result."""
     if len(factors) != 2:
         return None
     rows, columns = sorted(
@@ -197,20 +197,26 @@ def interaction(
     diverged = cells.assign(metric=cells.status == "diverged").pivot_table("metric", "row", "column", "any")
     chosen = chosen.mask(diverged.reindex(**order).eq(True))
     best = (metrics.sign(metric) * chosen).dropna(how="all").idxmax(axis=1)
-    fraction, chance, whole = math.nan, math.nan, grid.dropna(how="all").dropna(axis=1)
-    if min(whole.shape) >= 2:
-        values = whole.to_numpy()
-        centred = values - values.mean()
-        left = centred - centred.mean(0) - centred.mean(1, keepdims=True)
-        total = float((centred**2).sum())
-        if total > 1e-20 * float((values**2).sum()):
-            fraction = float((left**2).sum()) / total
-            used = cells[cells.used & cells.row.isin(whole.index) & cells.column.isin(whole.columns)]
-            by_seed = used.pivot_table("metric", ["row", "column"], "seed")
-            # of the grid's size - 1 degrees of freedom, so many are the interaction's
-            share = (whole.shape[0] - 1) * (whole.shape[1] - 1) / (whole.size - 1)
-            chance = min(share * whole.size * noise(by_seed) / total, 1.0)
+    whole = grid.dropna(how="all").dropna(axis=1)
+    used = cells[cells.used & cells.row.isin(whole.index) & cells.column.isin(whole.columns)]
+    fraction, chance = interaction_of(whole, used)
     return Interaction(rows, columns, grid, best.to_dict(), fraction, complete=whole.shape == grid.shape, chance=chance)
+
+
+def interaction_of(whole: pd.DataFrame, used: pd.DataFrame) -> tuple[float, float]:
+    """`Interaction.fraction` and `chance` of a grid without holes, and of the runs in its cells."""
+    if min(whole.shape) < 2:
+        return math.nan, math.nan
+    values = whole.to_numpy()
+    centred = values - values.mean()
+    left = centred - centred.mean(0) - centred.mean(1, keepdims=True)
+    total = float((centred**2).sum())
+    if not total > 1e-20 * float((values**2).sum()):
+        return math.nan, math.nan
+    by_seed = used.pivot_table("metric", ["row", "column"], "seed")
+    # of the grid's size - 1 degrees of freedom, so many are the interaction's
+    share = (whole.shape[0] - 1) * (whole.shape[1] - 1) / (whole.size - 1)
+    return float((left**2).sum()) / total, min(share * whole.size * noise(by_seed) / total, 1.0)
 
 
 def ordered(values: Sequence[Any]) -> list[str]:
