@@ -1,7 +1,7 @@
 """What was equal between the runs and what was not, by what their records prove, and what that forbids to compare."""
 
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -230,15 +230,15 @@ def same(item: Item, values: Sequence[Any], what: str = "") -> Claim:
     counts = Counter("" if value is None else str(value) for value in values)
     missing = counts.pop("", 0)
     if not counts:
-        return Claim(item, None, "not recorded")
-    shown = [name if len(name) < 60 else name[:10] for name in counts]
-    if len(counts) == 1:
-        text = f"{shown[0]}" + (f" ({what})" if what and what not in shown[0] else "")
-        return Claim(
-            item, None if missing else True, text + (f"; not recorded by {plural(missing, 'run')}" if missing else "")
-        )
-    counted = [f"{name} ({plural(count, 'run')})" for name, count in zip(shown, counts.values(), strict=True)]
-    return Claim(item, False, some(counted, MOST))
+        return Claim(item, None, NOT_RECORDED)
+    shown = [name if len(name) < 60 else name[:10] for name in counts]  # of a hash, the first digits
+    if len(counts) > 1:
+        counted = [f"{name} ({plural(count, 'run')})" for name, count in zip(shown, counts.values(), strict=True)]
+        return Claim(item, False, some(counted, MOST))
+    text = f"{shown[0]} ({what})" if what and what not in shown[0] else shown[0]
+    if missing:
+        return Claim(item, None, f"{text}; not recorded by {plural(missing, 'run')}")
+    return Claim(item, True, text)
 
 
 def within_seeds(item: Item, records: Sequence[RunRecord], key: str) -> Claim:
@@ -365,21 +365,10 @@ def overlaps(records: Sequence[RunRecord], hosts: Sequence[str]) -> Claim:
     shares = [share(record.device) for record in records]
     together, waiting, unknown = 0, 0, 0
     for found in spans.values():
-        running: list[tuple[float, int]] = []  # when each ends: a heap
-        threads, gpus = Counter[str](), Counter[str]()
-        for begun, ended, row in sorted(found):
-            while running and running[0][0] - 2 <= begun:  # `started` is in whole seconds
-                cores, count, gpu = shares[heappop(running)[1]]
-                threads[cores] -= count
-                gpus[gpu] -= 1
-            heappush(running, (ended, row))
-            cores, count, gpu = shares[row]
-            threads[cores] += count
-            gpus[gpu] += 1
-            if len(running) > 1:
-                together += 1
-                waiting += crowded(+threads) or (gpu not in ("", NOT_RECORDED) and gpus[gpu] > 1)
-                unknown += bool(threads[NOT_RECORDED] or gpus[NOT_RECORDED])
+        for waits, recorded in starts_beside_others(found, shares):
+            together += 1
+            waiting += waits
+            unknown += not recorded
     if not together:
         return Claim(Item.AT_THE_SAME_TIME, True, "none of these runs shared its host with another of them")
     text = f"{plural(together, 'run')} began while another ran on the same host"
@@ -390,6 +379,30 @@ def overlaps(records: Sequence[RunRecord], hosts: Sequence[str]) -> Claim:
     if unknown:
         return Claim(Item.AT_THE_SAME_TIME, None, f"{text}: whether on cores or a GPU of its own is not recorded")
     return Claim(Item.AT_THE_SAME_TIME, True, f"{text}, each on cores or a GPU of its own")
+
+
+def starts_beside_others(
+    spans: Sequence[tuple[float, float, int]], shares: Sequence[tuple[str, int, str]]
+) -> Iterator[tuple[bool, bool]]:
+    """Of each run that began while another ran on its host: whether it had to wait, and whether records tell that.
+
+    Args:
+        spans: when each run of one host began and ended, and its row in `shares`.
+    """
+    running: list[tuple[float, int]] = []  # a heap: when each ends, and its row
+    threads, gpus = Counter[str](), Counter[str]()
+    for begun, ended, row in sorted(spans):
+        while running and running[0][0] - 2 <= begun:  # `started` is in whole seconds
+            cores, count, gpu = shares[heappop(running)[1]]
+            threads[cores] -= count
+            gpus[gpu] -= 1
+        heappush(running, (ended, row))
+        cores, count, gpu = shares[row]
+        threads[cores] += count
+        gpus[gpu] += 1
+        if len(running) > 1:
+            waits = crowded(+threads) or (gpu not in ("", NOT_RECORDED) and gpus[gpu] > 1)  # + leaves out zeros
+            yield waits, not (threads[NOT_RECORDED] or gpus[NOT_RECORDED])
 
 
 def share(device: Mapping[str, Any]) -> tuple[str, int, str]:
@@ -430,12 +443,12 @@ def versions(records: Sequence[RunRecord]) -> Claim:
     different = [name for name in names if len({record.versions.get(name) for record in records}) > 1]
     if different:
         text = "; ".join(
-            f"{name}: {', '.join(sorted({r.versions.get(name) or 'not recorded' for r in records}))}"
+            f"{name}: {', '.join(sorted({r.versions.get(name) or NOT_RECORDED for r in records}))}"
             for name in different
         )
         return Claim(Item.VERSIONS, False, text)
     if not names:
-        return Claim(Item.VERSIONS, None, "not recorded")
+        return Claim(Item.VERSIONS, None, NOT_RECORDED)
     text = ", ".join(f"{name} {records[0].versions[name]}" for name in ("python", *CODE) if name in names)
     if unknown:
         return Claim(Item.VERSIONS, None, f"{text}; not recorded by {plural(unknown, 'run')}")
