@@ -13,8 +13,9 @@ from optbench.records.wording import near, text
 
 # What can differ without an effect on the result: places (the data have a hash), what is shown, what is logged.
 NEUTRAL = re.compile(
-    r"(output_dir|task|compare|resume|trust|seed|logger|debug|data\.(root|cache_dir|url|workers)|trainer\.(log_every_n_steps|enable_\w+|logger|"
-    r"default_root_dir|profiler)|callbacks\.(histograms|figures|progress|summary|learning_rate|last_checkpoint))(\.|$)"
+    r"(output_dir|task|compare|resume|trust|seed|logger|debug|data\.(root|cache_dir|url|workers)|"
+    r"trainer\.(log_every_n_steps|enable_\w+|logger|default_root_dir|profiler)|"
+    r"callbacks\.(histograms|figures|progress|summary|learning_rate|last_checkpoint))(\.|$)"
 )
 
 
@@ -60,35 +61,45 @@ def find_factors(records: Sequence[RunRecord]) -> Factors:
     if len(several) > 1:
         check_fit(several)
     shared = set.intersection(*({key for record in own for key in settings(record)} for own in several.values()))
-    tables = several.keys() - {"", LOGS}
-    groups = sorted(
-        {group for record in records for group in record.choices if tables or not NEUTRAL.match(group)} & shared
-    )
-    values: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}
+    from_table = bool(several.keys() - {"", LOGS})  # a column of a table is there on purpose
+    candidates = {key for key in shared if from_table or not NEUTRAL.match(key)}
+    groups = sorted(candidates & {group for record in records for group in record.choices})
+    columns: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}
+    for key, column in columns_of(records).items():
+        if key in candidates and key not in columns:
+            columns[key] = column
+    varying = {key: column for key, column in columns.items() if len(set(map(identity, column))) > 1}
+    typed = {key_of(override) for record in records for override in record.overrides}
+
+    factors: dict[str, list[Any]] = {}
+    for is_group, is_typed in ((True, True), (True, False), (False, True), (False, False)):
+        before = dict(factors)
+        for key, column in varying.items():
+            if (key in groups, key in typed) != (is_group, is_typed):
+                continue
+            beside = before if is_typed else factors  # two typed keys that vary together are both factors
+            if not beside or not determined(column, list(beside.values())):
+                factors[key] = column
+    implied = {key: column for key, column in varying.items() if key not in factors and not key.endswith("_target_")}
+    return Factors([key for key in factors if key in groups], factors, implied)
+
+
+def columns_of(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
+    """Dotted key -> its value in each run, without keys that follow the seed or name a run's folder."""
     configs = [dict(leaves(record.config)) for record in records]
-    places = [str(record.config.get("output_dir") or "\0") for record in records]
+    seeds = [record.seed for record in records]
+    folders = [str(record.config.get("output_dir") or "\0") for record in records]
+    found: dict[str, list[Any]] = {}
     for key in dict.fromkeys(key for config in configs for key in config):
         column = [config.get(key) for config in configs]
         if key.startswith("trainer.") and any(type(value) is int and value == 1 for value in column):
             column = [str(value) if value == 1 else value for value in column]  # 1 is one batch, 1.0 is all of them
-        follows_seed = all(value == record.seed for value, record in zip(column, records, strict=True))
-        in_folder = any(isinstance(value, str) and place in value for value, place in zip(column, places, strict=True))
-        neutral = NEUTRAL.match(key) and not tables  # a column of a table is there on purpose
-        if not (neutral or follows_seed or in_folder or key in values or key not in shared):
-            values[key] = column
-    varying = {key: column for key, column in values.items() if len(set(map(identity, column))) > 1}
-    typed = {key_of(override) for record in records for override in record.overrides}
-
-    factors: dict[str, list[Any]] = {}
-    for wanted_group, wanted_typed in ((True, True), (True, False), (False, True), (False, False)):
-        known = dict(factors)  # two typed keys that vary together are both named
-        for key, column in varying.items():
-            if (key in groups, key in typed) == (wanted_group, wanted_typed):
-                beside = known if wanted_typed else factors
-                if not beside or not determined(column, list(beside.values())):
-                    factors[key] = column
-    implied = {key: column for key, column in varying.items() if key not in factors and not key.endswith("_target_")}
-    return Factors([key for key in factors if key in groups], factors, implied)
+        in_folder = any(
+            isinstance(value, str) and folder in value for value, folder in zip(column, folders, strict=True)
+        )
+        if column != seeds and not in_folder:
+            found[key] = column
+    return found
 
 
 def check_fit(origins: Mapping[str, Sequence[RunRecord]]) -> None:
