@@ -1,7 +1,7 @@
 """What varies between runs, which of it is compared, and the names of the configurations."""
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -167,17 +167,23 @@ def configuration_names(by: Sequence[str], factors: Factors, records: Sequence[R
 
     A key that the choice does not have is not named: `convnet` beside `mlp dropout=0.2`.
     """
-    words = [key.rpartition(".")[2] for key in by]
+    if not by:
+        return ["as configured"] * len(records)
     parts = []
-    for key, word in zip(by, words, strict=True):
+    for key, short in zip(by, short_names(by), strict=True):
         column = factors.varying[key]
-        bare = key in factors.groups and key != "experiment" and not {"none", "default"} & set(map(text, column))
-        name = "" if bare else (key if words.count(word) > 1 else word) + "="
+        speaks = key in factors.groups and key != "experiment" and not {"none", "default"} & set(map(text, column))
+        name = "" if speaks else f"{short}="  # `adam` says what it is, `none` does not
         absent = lacking(key, factors, records) if key.partition(".")[0] in by else frozenset()
         parts.append(["" if row in absent else name + text(value) for row, value in enumerate(column)])
-    if not parts:
-        return ["as configured"] * len(records)
-    return [" ".join(filter(None, part)) for part in zip(*parts, strict=True)]
+    return [" ".join(filter(None, words)) for words in zip(*parts, strict=True)]
+
+
+def short_names(keys: Iterable[str]) -> list[str]:
+    """The last word of each dotted key; the whole key where another one ends with the same word."""
+    keys = list(keys)
+    words = [key.rpartition(".")[2] for key in keys]
+    return [key if words.count(word) > 1 else word for key, word in zip(keys, words, strict=True)]
 
 
 def lacking(key: str, factors: Factors, records: Sequence[RunRecord]) -> frozenset[int]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from matplotlib.ticker import LogLocator, MaxNLocator
 
+from optbench.comparison.factors import short_names
 from optbench.comparison.facts import Facts
 from optbench.comparison.importance import Combinations, Importance
 from optbench.comparison.judgement import Judgement
@@ -331,9 +332,7 @@ def parallel_figure(item: Combinations, metric: str, higher_is_better: bool) -> 
             "text": [plotly_text(text) for _, _, text in ticks],
         }
     )
-    words = [key.rpartition(".")[2] for key in item.values]
-    short = [key if words.count(word) > 1 else word for key, word in zip(item.values, words, strict=True)]
-    named = named_axis("", [*short, metric])
+    named = named_axis("", [*short_names(item.values), metric])
     layout = {
         "height": 420,
         "margin": {"l": 12, "r": 12, "t": 12, "b": 40},
