@@ -64,38 +64,39 @@ def find_looks(frame: pd.DataFrame, records: Sequence[RunRecord], metric: str) -
     began. The looks of a plan count whenever its runs are compared together with others.
 
     Args:
-        frame: `folder`, `configuration`, `seed`, `started`, `used` of each run.
+        frame: `folder`, `configuration`, `seed`, `started`, `used` of each run; `records` in its order.
 
     Raises:
         ValueError: where a plan cannot be read.
     """
     used = frame[frame.used]
     own = used.index[[not isinstance(records[row], ForeignRecord) for row in used.index]]
-    place = {row: place_of(Path(frame.folder[row])) for row in own}
-    places = list(dict.fromkeys(place.values()))
+    place_of_run = {row: place_of(Path(frame.folder[row])) for row in own}
+    places = list(dict.fromkeys(place_of_run.values()))
     plans = {where: plan for where in places if (plan := Plan.read(where))}
     runs, seeds = digest(used, records), seeds_of(used)
     if len(places) == 1 and plans and len(own) == len(used):
         return Looks(plans[places[0]], [], runs, seeds, places)
-    began: dict[Path, datetime] = {}
-    of: dict[Path, set[str]] = {}
-    for row, where in place.items():
+    began: dict[Path, datetime] = {}  # of each place, when its first run began
+    names_in: dict[Path, set[str]] = {}  # of each place, the configurations that have runs in it
+    for row, where in place_of_run.items():
         with suppress(ValueError):  # a record without a time that can be read tells nothing
             started = moment(frame.started[row])
             began[where] = min(began.get(where, started), started)
-        of.setdefault(where, set()).add(frame.configuration[row])
+        names_in.setdefault(where, set()).add(frame.configuration[row])
     seen: dict[str, Report] = {}
     known: dict[str, set[str]] = {}  # of each report, the configurations whose runs it had
-    for where in places:
-        for report in read_reports(where) if where not in plans else []:
+    for where in (place for place in places if place not in plans):
+        for report in read_reports(where):
             if report.metric == metric and report.runs != runs:
                 seen.setdefault(report.runs, report)
-                known.setdefault(report.runs, set()).update(of[where])
-    earlier = [
-        report
-        for report in seen.values()
-        if any(began[late] > moment(report.time) and of[late] & known[report.runs] for late in began)
-    ]
+                known.setdefault(report.runs, set()).update(names_in[where])
+
+    def seeds_were_added(report: Report) -> bool:
+        later = [where for where, start in began.items() if start > moment(report.time)]
+        return any(names_in[where] & known[report.runs] for where in later)
+
+    earlier = [report for report in seen.values() if seeds_were_added(report)]
     for plan in plans.values():
         each = plural(len(plan.configurations), "configuration")
         earlier += [Report(look.time, metric, "", f"{look.seeds} seeds of {each}") for look in plan.looks]
