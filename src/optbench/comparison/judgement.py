@@ -120,13 +120,15 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     chosen = tuned(ranking, facts.contestants, metric)
     grid = len(chosen) < (ranking.n > 0).sum()
     compared = order if every_pair or not grid else [name for name in order if name in (*chosen, facts.baseline)]
-    family, against = Family.WINNERS if grid else Family.ALL, None
+    against = None
     if every_pair:
         family = Family.ALL
     elif facts.baseline is not None:
         family, against = Family.BASELINE, facts.baseline
     elif len(compared) > MOST_COMPARED:
         family, against = Family.LEADER, leader(ranking)
+    else:
+        family = Family.WINNERS if grid else Family.ALL
 
     def table_of(rows: pd.DataFrame, questions: float) -> pd.DataFrame:
         return difference_table(
@@ -173,7 +175,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     combined = combine(varied, frame)
     return Judgement(
         ranking=ranking,
-        tuned=tuned(ranking, facts.contestants, metric),
+        tuned=tuned(ranking, facts.contestants, metric),  # the chosen again, in the order of the ranks
         flattery=flattery(facts) if grid else math.nan,
         family=family,
         margin=margin,
