@@ -49,8 +49,10 @@ class PoolSettings:
             raise ValueError(
                 "hydra/launcher=pool needs Linux or macOS, whose process groups it stops. Add hydra/launcher=basic."
             )
-        for key, value in {"workers": self.workers, "jobs_per_device": self.jobs_per_device}.items():
-            if not (type(value) is int and value >= 1) and (key, value) != ("workers", None):
+        for key in ("workers", "jobs_per_device"):
+            value = getattr(self, key)
+            unset = key == "workers" and value is None
+            if not unset and not (type(value) is int and value >= 1):
                 raise ValueError(f"hydra.launcher.{key}={value} must be a whole number of at least 1.")
         if self.timeout is not None and not (is_number(self.timeout) and self.timeout > 0):
             raise ValueError(f"hydra.launcher.timeout={self.timeout} must be a number of seconds above 0, or null.")

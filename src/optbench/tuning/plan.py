@@ -52,13 +52,13 @@ class Settings:
     metric: str
 
     def __post_init__(self) -> None:
-        least = {"trials": 1, "seeds": 1, "shortlist": 1, "shortlist_seeds": 1, "epochs": 1}
-        for key, smallest in least.items():
+        words = {"seeds": UNTIL_DECIDED, "epochs": None}  # what these may be instead of a number
+        for key in ("trials", "seeds", "shortlist", "shortlist_seeds", "epochs"):
             value = getattr(self, key)
-            other = {"epochs": None, "seeds": UNTIL_DECIDED}
-            if not (type(value) is int and value >= smallest) and (key not in other or value != other[key]):
-                also = f", or {other[key] or 'null'}" if key in other else ""
-                raise ValueError(f"{key}={value} must be a whole number of at least {smallest}{also}.")
+            is_word = key in words and value == words[key]
+            if not is_word and not (type(value) is int and value >= 1):
+                word = f", or {wording.text(words[key])}" if key in words else ""
+                raise ValueError(f"{key}={value} must be a whole number of at least 1{word}.")
         if self.budget != "trials" and not (is_number(self.budget) and float(self.budget) > 0):
             raise ValueError(
                 f"budget={self.budget} must be trials, so that every optimizer has as many, or a number of seconds "
