@@ -121,11 +121,11 @@ class Tuner:
         )
         self.spend(1)
         for _ in range(MOST_WIDENINGS if self.settings.widen else 0):
-            edges = [self.describe_edges(its) for its in self.contestants if its.edges]
             wide = [its for its in self.contestants if its.edges]
             if not wide:
                 break
-            say(f"On an edge: {'; '.join(edges)}. Their spaces widen, and every search has half of its budget more.")
+            edges = "; ".join(self.describe_edges(its) for its in wide)
+            say(f"On an edge: {edges}. Their spaces widen, and every search has half of its budget more.")
             for its in wide:
                 self.widen(its)
             self.spend(WIDER)
@@ -146,12 +146,13 @@ class Tuner:
             its.edges = {name: str(edge) for name, edge in self.edges(its).items()}
 
     def spend_seconds(self, more: float) -> None:
-        """As many trials as the budget may hold, by what those before them took, until it is used.
+        """Run trials until `more` seconds are used: each time as many as should fit, by what those before them took.
 
-        What is drawn follows from the records alone, and a trial beyond the budget stays and counts in what a widened
-        search adds: the folder of a trial never gets another point, also where a tuning resumes.
+        What is drawn follows from the records alone. A trial beyond the budget stays, and counts once a widened search
+        has more budget. So the folder of a trial never gets another point, also where a tuning resumes.
         """
         self.allowed += more
+        # before the first batch, the only trial (the defaults) has not run yet
         ran = {its.name: len(its.trials) if its.counted else 0 for its in self.contestants}
 
         def spent(its: Contestant) -> list[float]:
@@ -163,8 +164,7 @@ class Tuner:
         while left := [its for its in self.contestants if has_room(its)]:
             for its in left:
                 took = spent(its)
-                # before anything is known, two
-                room = (self.allowed - sum(took)) / max(mean(took), 1e-3) if took else 2
+                room = (self.allowed - sum(took)) / max(mean(took), 1e-3) if took else 2  # two to begin with
                 goal = len(its.trials) + max(1, min(int(room), self.settings.trials))
                 self.extend(its, min(goal, MOST_TRIALS))
             self.run_trials(left)
@@ -240,21 +240,15 @@ class Tuner:
             say(f"Shortlist: the best {self.settings.shortlist} trials of each, again with {seeds}.")
         self.run(runs)
         for its in self.contestants:
-            scores = self.scores(its)
-            its.winner = decisions.winner(
-                {
-                    trial: [
-                        scores[trial],
-                        *(
-                            self.tuning.score(self.folder / shortlist_folder(its.name, trial, seed))
-                            for seed in (self.tuning.shortlist_seeds if len(its.shortlist) > 1 else [])
-                        ),
-                    ]
-                    for trial in its.shortlist
-                },
-                self.sign,
-            )
+            scores = {trial: self.scores_at_every_seed(its, trial) for trial in its.shortlist}
+            its.winner = decisions.winner(scores, self.sign)
         self.end(SHORTLIST)
+
+    def scores_at_every_seed(self, its: Contestant, trial: int) -> list[float | None]:
+        """The score of the search, then those of the shortlist's seeds; a trial that is alone on it ran only once."""
+        seeds = self.tuning.shortlist_seeds if len(its.shortlist) > 1 else []
+        again = [self.folder / shortlist_folder(its.name, trial, seed) for seed in seeds]
+        return [self.tuning.score(folder) for folder in (self.trial_folder(its, trial), *again)]
 
     def final(self) -> None:
         """Run each winner at fresh seeds, to the end, and test it once."""
