@@ -103,7 +103,8 @@ def make_plan(
         ValueError: for the first mistake, before anything has run.
     """
     parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(arguments))
-    first, rest = first_seed(arguments), [override for override in parsed if override.key_or_group != "seed"]
+    seed = first_seed(arguments)
+    rest = [override for override in parsed if override.key_or_group != "seed"]
     for override in rest:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             raise ValueError(
@@ -120,6 +121,23 @@ def make_plan(
         contestant, space = make_contestant(overrides, varied, cfg, given)
         contestants.append(contestant)
         spaces[contestant.name], configs[contestant.name] = space, cfg
+    check_contestants(contestants, given, settings)
+    check_shared(configs)
+    cfg = next(iter(configs.values()))
+    epochs = cfg.trainer.max_epochs
+    tuning = Tuning(
+        settings={**asdict(settings), "seed": seed},
+        epochs={"trial": settings.epochs or epochs, "final": epochs},
+        last_weights=cfg.test_weights == "last",
+        contestants=contestants,
+    )
+    return Plan(tuning, settings, spaces, configs)
+
+
+def check_contestants(
+    contestants: Sequence[Contestant], given: Mapping[str, Mapping[str, str]], settings: Settings
+) -> None:
+    """Refuse an optimizer named twice, a space that belongs to none, and seeds=until_decided with one contestant."""
     names = Counter(contestant.name for contestant in contestants)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ValueError(f"{twice[0]} is named {names[twice[0]]} times: name each optimizer once.")
@@ -134,6 +152,10 @@ def make_plan(
             f"seeds={UNTIL_DECIDED} compares winners, and here is only one: give several optimizers, or a number of "
             "seeds, such as seeds=5."
         )
+
+
+def check_shared(configs: Mapping[str, DictConfig]) -> None:
+    """Refuse contestants that train for different times, or test different weights."""
     for key in ("trainer.max_epochs", "test_weights"):
         values = {str(OmegaConf.select(its, key)) for its in configs.values()}
         if len(values) > 1:
@@ -141,15 +163,6 @@ def make_plan(
                 f"{key} is {' and '.join(sorted(values))}: all that one tuning compares has the same. Give {key} one "
                 "value, and start a tuning for each."
             )
-    cfg = next(iter(configs.values()))
-    epochs = cfg.trainer.max_epochs
-    tuning = Tuning(
-        settings={**asdict(settings), "seed": first},
-        epochs={"trial": settings.epochs or epochs, "final": epochs},
-        last_weights=cfg.test_weights == "last",
-        contestants=contestants,
-    )
-    return Plan(tuning, settings, spaces, configs)
 
 
 def first_seed(arguments: Sequence[str]) -> int:
@@ -189,7 +202,11 @@ def check_tests(cfg: DictConfig, settings: Settings) -> None:
 def make_contestant(
     overrides: Sequence[str], varied: Sequence[str], cfg: DictConfig, given: Mapping[str, Mapping[str, str]]
 ) -> tuple[Contestant, list[Dimension]]:
-    """One combination of what the command varies, with its space and its defaults."""
+    """One combination of what the command varies, with its space and its defaults.
+
+    Raises:
+        ValueError: where nothing is left to search, or a default has no place in the space.
+    """
     choices = cfg.hydra.runtime.choices
     optimizer = str(choices["optimizer"])
     groups = {*choices, "augmentation"}  # Hydra keeps no list of choices
