@@ -38,21 +38,15 @@ def command(arguments: Sequence[str]) -> list[str]:
         refuse_folder_in_use(args.overrides)
         return list(map(with_absolute_folder, arguments))
     folder = Path(resumed.strip(QUOTES)).expanduser().absolute()
-    kind = "run" if (folder / SUMMARY).is_file() else "sweep" if (folder / SWEEP).is_file() else None
-    if kind is None and (folder / ".hydra").is_dir():
-        raise ValueError(f"resume={folder} ended before it was a run: nothing is recorded yet. Start it anew.")
-    if kind is None:
-        raise ValueError(
-            f"resume={folder} is neither a run nor a sweep. Give the folder of one, for example "
-            "logs/train/runs/<run>, or with -m logs/train/multiruns/<sweep>."
-        )
-    if (kind == "sweep") is not bool(args.multirun):
-        advice = "add -m to resume it" if kind == "sweep" else "leave out -m to resume it"
-        raise ValueError(f"resume={folder} is a {kind}: {advice}.")
+    is_sweep = holds_sweep(folder)
+    if is_sweep and not args.multirun:
+        raise ValueError(f"resume={folder} is a sweep: add -m to resume it.")
+    if args.multirun and not is_sweep:
+        raise ValueError(f"resume={folder} is a run: leave out -m to resume it.")
     settings = [override for override in args.overrides if not re.match(r"[+~]*(resume|trust|hydra[./].*)=", override)]
     others = [argument for argument in arguments if key_of(argument) != "resume" and argument not in settings]
     place = quoted(folder)
-    if kind == "sweep":
+    if is_sweep:
         trust = [target for override in args.overrides if key_of(override) == "trust" for target in trusted(override)]
         others = [argument for argument in others if key_of(argument) != "trust"]  # it would name folders of the runs
         return sweep_command(folder, settings, others, f"hydra.sweep.dir={place}", bool(args.config_name), trust)
@@ -67,6 +61,24 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [*others, f"resume={place}", f"hydra.run.dir={place}", "hydra.output_subdir=null"]
 
 
+def holds_sweep(folder: Path) -> bool:
+    """Whether a folder holds a sweep, not a run.
+
+    Raises:
+        ValueError: where it holds neither.
+    """
+    if (folder / SUMMARY).is_file():
+        return False
+    if (folder / SWEEP).is_file():
+        return True
+    if (folder / ".hydra").is_dir():
+        raise ValueError(f"resume={folder} ended before it was a run: nothing is recorded yet. Start it anew.")
+    raise ValueError(
+        f"resume={folder} is neither a run nor a sweep. Give the folder of one, for example "
+        "logs/train/runs/<run>, or with -m logs/train/multiruns/<sweep>."
+    )
+
+
 def folder_named(overrides: Sequence[str]) -> str:
     """What `resume=` names, the last one if there are several; nothing where it is empty or null."""
     given = [override.partition("=")[2] for override in overrides if key_of(override) == "resume"]
@@ -76,7 +88,18 @@ def folder_named(overrides: Sequence[str]) -> str:
 def sweep_command(
     folder: Path, settings: Sequence[str], others: Sequence[str], place: str, named: bool, trust: Sequence[str]
 ) -> list[str]:
-    """The command of the sweep again; `others` are flags and Hydra's own settings, which replace those it had."""
+    """The command of the sweep again.
+
+    Args:
+        settings: those of the runs that were typed again: all of them, or none.
+        others: flags and Hydra's own settings, which replace those it had.
+        place: the override that names its folder.
+        named: whether `others` name the configuration.
+        trust: the targets that the user allows.
+
+    Raises:
+        ValueError: where multirun.yaml cannot be read or trusted, the sweep cannot resume, or settings differ.
+    """
     try:
         hydra = OmegaConf.load(folder / SWEEP).hydra
         # what was typed, unresolved: ${seed} is another value in every run
@@ -123,10 +146,13 @@ def quoted(folder: Path) -> str:
 
 
 def refuse_folder_in_use(overrides: Sequence[str]) -> None:
-    """Before Hydra writes its own files over those of a run; what a process of a run or a launcher does is its own."""
+    """Raises ValueError where hydra.run.dir=<folder> names the folder of a run, whose files Hydra would overwrite.
+
+    A process that a launcher or a run of several devices starts may use the folder: it is its own.
+    """
     given = {key_of(override): override.partition("=")[2].strip(QUOTES) for override in overrides}
-    mine = "hydra.job.num" in given or "LOCAL_RANK" in os.environ
-    if "hydra.run.dir" in given and not mine:
+    is_own = "hydra.job.num" in given or "LOCAL_RANK" in os.environ
+    if "hydra.run.dir" in given and not is_own:
         refuse_used_folder(Path(given["hydra.run.dir"]).expanduser().absolute())
 
 
