@@ -8,10 +8,14 @@ from typing import Any
 from hydra.errors import HydraException
 
 from optbench.commands.hydra_internals import override_values
+from optbench.records.configuration import as_list
 from optbench.records.trust import CONFIGS, WRITERS, Trust, check_targets, entries
 
 # a launcher's values that are commands, environments or places
 LAUNCHER_CODE = re.compile(r"\b(setup|python|additional_parameters|runtime_env|env\w*|submitit_folder|_\w+_)\b")
+
+RESOLVER = re.compile(r"\$\{[^}]*:")  # such as ${oc.env:HOME}, which can make anything; ${optimizer.lr} cannot
+ELSEWHERE = re.compile(r"^[/~]|\.\.|://")  # an absolute path, one that leaves its folder, or an address
 
 
 def check_overrides(task: Iterable[Any], hydra: Iterable[Any], source: Path, trust: Trust) -> None:
@@ -40,15 +44,14 @@ def is_harmless(key: str, value: Any) -> bool:
     """Whether an override of a run reads no configuration from elsewhere, resolves nothing, and writes nowhere else."""
     if key in ("resume", "trust") and value:  # a run would build what its own record names
         return False
-    if (CONFIGS / key.split("@")[0]).is_dir() and not isinstance(value, dict):
-        names = value if isinstance(value, list) else [value]
-        if not all(re.fullmatch(r"[\w-]+", str(name)) for name in names):  # a path would read a file from elsewhere
-            return False
-    writes = key.split(".")[0] in (*WRITERS, "output_dir")
+    is_choice = (CONFIGS / key.split("@")[0]).is_dir() and not isinstance(value, dict)
+    if is_choice and not all(re.fullmatch(r"[\w-]+", str(name)) for name in as_list(value)):
+        return False  # a path would read a file from elsewhere
     texts = [text for _, text in entries({key: value}) if isinstance(text, str)]
-    elsewhere = writes and any(re.search(r"^[/~]|\.\.|://", text) for text in texts)
-    # a resolver can make anything, ${optimizer.lr} cannot
-    return not elsewhere and not any(re.search(r"\$\{[^}]*:", text) for text in texts)
+    if any(RESOLVER.search(text) for text in texts):
+        return False
+    writes = key.split(".")[0] in (*WRITERS, "output_dir")
+    return not writes or not any(ELSEWHERE.search(text) for text in texts)
 
 
 def is_plain_setting(key: str, value: Any) -> bool:
