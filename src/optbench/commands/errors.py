@@ -15,7 +15,6 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.commands import caller
 from optbench.commands.hydra_internals import HIDDEN, keys_below, root_of, without_job_errors
-from optbench.records import wording
 from optbench.records.files import PROJECT
 from optbench.records.wording import near, paragraph
 from optbench.recovery.signals import Interrupted
@@ -68,9 +67,7 @@ def explain(error: BaseException) -> str:
         return explain_configuration(error)
     if told := explain_launcher(error) or explain_package(error):
         return told
-    # as a person types it; not in the name of a folder
-    words = {str(value): wording.text(value) for value in (None, True, False)}
-    text = re.sub(r"(?<!\S)([\w.]+)=(None|True|False)\b", lambda v: f"{v[1]}={words[v[2]]}", str(error)).strip()
+    text = as_typed(str(error)).strip()
     group = re.match(r"\w*", key or text)[0]  # type: ignore[index]
     if key and f"{group}." not in text:  # a library's, which does not know our keys
         return f"{key}: {text.rstrip('.')}.{typed_arguments(key, group)}"
@@ -99,6 +96,15 @@ def explain(error: BaseException) -> str:
         f"Unexpected {type(error).__name__} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {text} "
         "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
     )
+
+
+TYPED = {"None": "null", "True": "true", "False": "false"}
+
+
+def as_typed(text: str) -> str:
+    """The text with `key=None` as a person types it, `key=null`, and so on; the name of a folder stays as it is."""
+    # (?<!\S): at the beginning of a word, which may not be a path
+    return re.sub(r"(?<!\S)([\w.]+)=(None|True|False)\b", lambda found: f"{found[1]}={TYPED[found[2]]}", text)
 
 
 def explain_launcher(error: BaseException) -> str:
@@ -155,11 +161,14 @@ def explain_storage(error: OSError) -> str:
 
 
 def typed_arguments(*keys: str) -> str:
-    """The arguments of this command to look at: those below the first of the keys that it sets at all, or all."""
-    for pattern in [rf"[+~]*{key}{end}" for key in keys for end in (r"\.", r"\b")] or [""]:
-        if arguments := [argument for argument in caller.arguments() if re.match(pattern, argument)]:
-            return f" Check {' '.join(arguments)}."
-    return ""
+    """A sentence with the arguments to check: those for keys below the first key, or else for that key, and so on.
+
+    Without a key, all arguments; nothing where none fits.
+    """
+    found = [] if keys else list(caller.arguments())
+    for start in (f"{key}{end}" for key in keys for end in (r"\.", r"\b")):
+        found = found or [argument for argument in caller.arguments() if re.match(rf"[+~]*{start}", argument)]
+    return f" Check {' '.join(found)}." if found else ""
 
 
 def choices_of(group: str) -> list[str]:
