@@ -86,7 +86,8 @@ def read_any_runs(sources: Sequence[str], metric: str) -> Runs:
     skipped: list[str] = []
     tables, others = find_tables(sources)
     folders = find_runs(others)
-    logs = {folder: log for folder in folders if not (folder / SUMMARY).exists() and (log := find_log(folder))}
+    without_record = [folder for folder in folders if not (folder / SUMMARY).exists()]
+    logs = {folder: log for folder in without_record if (log := find_log(folder))}
     own = read_own([folder for folder in folders if folder not in logs], skipped)
     foreign, readings = read_foreign(tables, logs, metric, skipped)
     for folder, record, epochs, damage in chain(own, foreign):
@@ -102,8 +103,9 @@ def read_any_runs(sources: Sequence[str], metric: str) -> Runs:
     if not rows:
         reasons = " ".join(skipped[:3])
         raise ValueError(f"runs={','.join(sources)}: there is no run that can be read. {reasons}")
-    epochs_of_all = {"row": np.repeat(np.arange(len(rows)), lengths), **{k: np.array(x) for k, x in curves.items()}}
-    return Runs(pd.DataFrame(rows), pd.DataFrame(epochs_of_all), records, damaged, skipped, readings)
+    arrays = {name: np.array(column) for name, column in curves.items()}
+    all_curves = pd.DataFrame({"row": np.repeat(np.arange(len(rows)), lengths), **arrays})
+    return Runs(pd.DataFrame(rows), all_curves, records, damaged, skipped, readings)
 
 
 class Found(NamedTuple):
@@ -153,18 +155,21 @@ def find_tables(sources: Sequence[str]) -> tuple[dict[Path, set[int]], list[str]
     for source in sources:
         line = LINE.fullmatch(source)
         path = Path(line[1] if line else source).expanduser()
-        matches = [path] if path.exists() else [Path(match) for match in glob(str(path), recursive=True)]  # noqa: PTH207
-        found = [match.resolve() for match in sorted(matches, key=natural) if match.is_file()]
+        found = [match.resolve() for match in sorted(matches(path), key=natural) if match.is_file()]
         if path.suffix.lower() != ".csv" or not found:
             others.append(source)
             continue
         for table in found:
-            wanted = tables.get(table)
-            if not line or wanted == set():
-                tables[table] = set()
+            if line and tables.get(table) != set():
+                tables[table] = tables.get(table, set()) | {int(line[2])}
             else:
-                tables[table] = (wanted or set()) | {int(line[2])}
+                tables[table] = set()  # the whole table
     return tables, others
+
+
+def matches(path: Path) -> list[Path]:
+    """The path where it exists, or else what it matches as a glob, which may be absolute."""
+    return [path] if path.exists() else [Path(match) for match in glob(str(path), recursive=True)]  # noqa: PTH207
 
 
 def find_runs(sources: Sequence[str]) -> list[Path]:
@@ -179,9 +184,7 @@ def find_runs(sources: Sequence[str]) -> list[Path]:
         "[list] of them."
     )
     for source in sources:
-        path = Path(source).expanduser()
-        matches = [path] if path.exists() else glob(str(path), recursive=True)  # noqa: PTH207  # may be absolute
-        places = [Path(match) for match in matches]
+        places = matches(Path(source).expanduser())
         if not places:
             raise ValueError(f"runs={source} does not exist. {advice}")
         inside = [run for place in places for run in walk(place.parent if place.name == SUMMARY else place)]
@@ -341,15 +344,14 @@ def metric_of(record: RunRecord, metric: str) -> float:
 
 def check_metric(metric: str, records: Sequence[RunRecord]) -> None:
     """Refuse a metric that no run has, unless no run has any yet: what validation measures, the test will."""
-    known = {name for record in records for name in (*record.test, *record.best)}
-    known = {name for name in known if re.match("(test|val|train)/", name)}
+    logged = {name for record in records for name in (*record.test, *record.best)}
+    known = sorted(name for name in logged if name.startswith(("test/", "val/", "train/")))
     tested = any(record.test for record in records)
     if known and metric not in known and (tested or metrics.at("val", metric) not in known):
-        overall = sorted(
-            (name for name in known if name.count("/") == 1), key=lambda name: (name.split("/")[0] != "test", name)
-        )
-        classes = next((f" {name} and so on for single classes." for name in sorted(known) if name.count("/") > 1), "")
+        overall = [name for name in known if name.count("/") == 1]
+        overall.sort(key=lambda name: not name.startswith("test/"))  # those of the test set first
+        of_a_class = [name for name in known if name.count("/") > 1]
+        classes = f" {of_a_class[0]} and so on for single classes." if of_a_class else ""
         raise ValueError(
-            f"metric={metric} was logged by no run{near(metric, sorted(known))} There are: "
-            f"{', '.join(overall)}.{classes}"
+            f"metric={metric} was logged by no run{near(metric, known)} There are: {', '.join(overall)}.{classes}"
         )
