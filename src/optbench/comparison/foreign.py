@@ -51,17 +51,22 @@ def metric_key(column: str) -> str | None:
     where the name is known. A known name alone is of the test set. Not read is what comes from another column: the
     best so far (`val/acc_best`), a single batch (`train/loss_step`).
     """
-    found = STAGED.fullmatch(column.strip())
-    stage, mark, rest = (found[1].lower(), found[2], found[3]) if found else ("test", "", column.strip())
+    column = column.strip()
+    found = STAGED.fullmatch(column)
+    stage, mark, rest = (found[1].lower(), found[2], found[3]) if found else ("test", "", column)
     first, *more = rest.split("/")
-    first = first.lower().removesuffix("_epoch")
-    name = SHORT.get(first, first)
-    for suffix in ("_best", "_step"):
-        if found and name.endswith(suffix) and SHORT.get(short := name.removesuffix(suffix), short) in metrics.KNOWN:
-            return ""
+    name = in_full(first.lower().removesuffix("_epoch"))
+    bare = re.sub(r"_(best|step)\Z", "", name)
+    if found and bare != name and in_full(bare) in metrics.KNOWN:
+        return ""  # the best so far, or a single batch
     if name in metrics.KNOWN or mark == "/":
         return "/".join([STAGES[stage], name, *more])
     return None
+
+
+def in_full(name: str) -> str:
+    """`accuracy` for `acc`."""
+    return SHORT.get(name, name)
 
 
 def check_known(metric: str, source: str) -> None:
