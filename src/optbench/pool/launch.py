@@ -84,8 +84,7 @@ def launch(
     configure_log(config.hydra.hydra_logging, config.hydra.verbose)
     configs = compose_jobs(config, job_overrides, first, context.config_loader)
     check_folders([folder_of(cfg) for cfg in configs])
-    trainers = [cfg.trainer for cfg in configs]
-    free = devices_there(settings, trainers + trainers[:1] * (largest_batch - len(trainers)))
+    free = devices_there(settings, as_in_largest_batch([cfg.trainer for cfg in configs], largest_batch))
     jobs = jobs_of(configs, free, Path(inspect.getfile(task)).absolute(), largest_batch)
     to_run = [job for job in jobs if not has_result(job.folder)]
     with Display(len(to_run)) as display:
@@ -117,8 +116,8 @@ def jobs_of(
     """What the pool has to do, with as many threads for each as there are cores for it in the largest batch."""
     wanted = [devices_wanted(cfg.trainer, free) for cfg in configs]
     at_once = sum(sum(free[kind].values()) for kind in {kind for kind, _ in wanted})
-    counts = [count for _, count in wanted]
-    environment = threads(min(at_once, sum(counts + counts[:1] * (largest_batch - len(counts)))))
+    in_all = sum(as_in_largest_batch([count for _, count in wanted], largest_batch))
+    environment = threads(min(at_once, in_all))
     shared = set.intersection(*(set(cfg.hydra.overrides.task) for cfg in configs)) if len(configs) > 1 else set()
     return [
         Job(
@@ -134,6 +133,11 @@ def jobs_of(
         )
         for cfg, (kind, count) in zip(configs, wanted, strict=True)
     ]
+
+
+def as_in_largest_batch(items: list[Any], largest_batch: int) -> list[Any]:
+    """What jobs have, one item each, for as many jobs as the largest batch has: further ones are like the first."""
+    return items + items[:1] * (largest_batch - len(items))
 
 
 def results(jobs: Sequence[Job], runs: Sequence[Run], fail_fast: bool) -> list[JobReturn]:
