@@ -301,11 +301,15 @@ class Tuner:
         assert its.winner is not None
         trial = its.trials[its.winner]
         config = self.plan.configs[its.name]
-        varied = {key_of(override): override.partition("=")[2] for override in its.overrides if in_tuned(its, override)}
-        groups = {"optimizer": its.optimizer} | {k: v for k, v in varied.items() if k in config.hydra.runtime.choices}
+        groups, settings = {"optimizer": its.optimizer}, {}
+        for override in its.overrides:
+            key = key_of(override)
+            if in_tuned(its, override) and key in config.hydra.runtime.choices:
+                groups[key] = override.partition("=")[2]
+            elif in_tuned(its, override):
+                settings[key] = OmegaConf.select(config, key)
         content = OmegaConf.create({"defaults": [{f"override /{group}": choice} for group, choice in groups.items()]})
-        plain = {key: OmegaConf.select(config, key) for key in varied if key not in groups}
-        for key, value in {**plain, **settings_of(trial.values, config)}.items():
+        for key, value in {**settings, **settings_of(trial.values, config)}.items():
             OmegaConf.update(content, key, value, force_add=True)
         its_run = shlex.join(unique([*its.command(its.winner), f"seed={self.tuning.final_seeds[0]}"]))
         folder = self.folder / TUNED
@@ -378,9 +382,8 @@ class Tuner:
 def in_tuned(its: Contestant, override: str) -> bool:
     """Whether tuned/<name>.yaml has it: what differs between contestants, and settings of the method that are fixed."""
     key = key_of(override)
-    return (
-        key == "optimizer" or override in its.varied or (not override.startswith("~") and bool(SEARCHABLE.match(key)))
-    )
+    is_setting = bool(SEARCHABLE.match(key)) and not override.startswith("~")
+    return key == "optimizer" or override in its.varied or is_setting
 
 
 def unique(overrides: Sequence[str]) -> list[str]:
