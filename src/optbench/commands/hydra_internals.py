@@ -116,7 +116,7 @@ def compose_job(
 
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
-    """What a task is given."""
+    """The configuration without the group `hydra`, as Hydra gives it to a task."""
     task = copy.deepcopy(cfg)
     with read_write(task), open_dict(task):
         del task["hydra"]
@@ -130,7 +130,7 @@ def resolved_job(cfg: DictConfig) -> Any:
 
 
 def resolved_group(cfg: DictConfig, group: str) -> dict[str, Any]:
-    """One of its groups, alike."""
+    """One group of the configuration as plain dictionaries, with every `${...}` replaced."""
     with answers_for_hydra(cfg):
         return cast(dict[str, Any], OmegaConf.to_container(cfg[group], resolve=True))
 

@@ -258,7 +258,7 @@ def effect(pair: Pair, metric: str) -> str:
 
 
 def chance(pairs: Sequence[Pair], metric: str) -> str:
-    """What undecided means."""
+    """Why pairs are undecided, in words: `a difference of 0.40 points can be chance`."""
     gaps = sorted(abs(pair["difference"]) for pair in pairs)
     least, most = (wording.difference(metric, gap, sign=False) for gap in (gaps[0], gaps[-1]))
     if most == wording.difference(metric, 0, sign=False):

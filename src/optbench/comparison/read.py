@@ -76,7 +76,11 @@ def read_runs(sources: Sequence[str], metric: str) -> Runs:
 
 
 def read_any_runs(sources: Sequence[str], metric: str) -> Runs:
-    """The same, also where no run has logged `metric`."""
+    """Read the runs as `read_runs` does, also where none has logged `metric`.
+
+    Raises:
+        ValueError: where there is no run at all, or a table cannot be read.
+    """
     records: list[RunRecord] = []
     rows: list[dict[str, Any]] = []
     columns = list(dict.fromkeys((*EPOCH, metrics.at("val", metric))))

@@ -138,7 +138,7 @@ def settings_of(values: Mapping[str, Any], cfg: DictConfig) -> dict[str, Any]:
 
 
 def overrides_of(values: Mapping[str, Any], cfg: DictConfig) -> list[str]:
-    """The same as overrides."""
+    """The values of a point as overrides, as `settings_of` gives them."""
     return [f"{key}={written(value)}" for key, value in settings_of(values, cfg).items()]
 
 
