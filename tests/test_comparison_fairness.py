@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from optbench.comparison.analysis import Comparison, compare
-from optbench.comparison.fairness import Claim, Item, unfair
+from optbench.comparison.fairness import Claim, Item, same, unfair
 from sweeps import write_run, write_sweep
 
 
@@ -254,6 +254,14 @@ def test_a_device_of_a_run_that_does_not_count(tmp_path: Path) -> None:
     pair(tmp_path)
     write_run(tmp_path / "x", "sgd", 3, status="failed", device={"name": "H200"})
     assert compare([str(tmp_path)]).words.times_withheld == ""
+
+
+def test_a_long_name_is_shown_whole_and_a_hash_by_its_first_digits() -> None:
+    name = "2 x Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz, "
+    assert same(Item.DEVICE, [f"{name}48 threads", f"{name}96 threads"]).text == (
+        f"{name}48 threads (1 run), {name}96 threads (1 run)"
+    )
+    assert same(Item.IMAGES, ["0123456789abcdef" * 4] * 2).text == "0123456789"
 
 
 def test_hosts(tmp_path: Path) -> None:

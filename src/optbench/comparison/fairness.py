@@ -1,5 +1,6 @@
 """What was equal between the runs and what was not, by what their records prove, and what that forbids to compare."""
 
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from optbench.records.wording import plural, some
 CODE = ("torch", "torchvision", "pytorch-lightning")
 MOST = 6  # values named in one line
 NOT_RECORDED = "not recorded"
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Item(StrEnum):
@@ -231,7 +233,7 @@ def same(item: Item, values: Sequence[Any], what: str = "") -> Claim:
     missing = counts.pop("", 0)
     if not counts:
         return Claim(item, None, NOT_RECORDED)
-    shown = [name if len(name) < 60 else name[:10] for name in counts]  # of a hash, the first digits
+    shown = [name[:10] if SHA256.fullmatch(name) else name for name in counts]
     if len(counts) > 1:
         counted = [f"{name} ({plural(count, 'run')})" for name, count in zip(shown, counts.values(), strict=True)]
         return Claim(item, False, some(counted, MOST))
