@@ -187,6 +187,13 @@ def test_a_record_of_a_sweep_that_lacks_what_was_typed(tmp_path: Path):
         command(["-m", f"resume={tmp_path}"])
 
 
+def test_a_folder_of_a_sweep_is_absolute_for_launchers_that_start_elsewhere():
+    from optbench.commands.resume import command
+
+    for key in ("hydra.sweep.dir", "+hydra.sweep.dir"):
+        assert command(["-m", f"{key}=b"]) == ["-m", f"{key}='{Path('b').absolute()}'"]
+
+
 def test_the_same_settings_and_another_launcher_may_be_given(sweep):
     from optbench.commands.resume import command
 

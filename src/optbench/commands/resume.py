@@ -135,7 +135,7 @@ def trusted(override: str) -> list[str]:
 def with_absolute_folder(argument: str) -> str:
     """`hydra.sweep.dir` with an absolute path: Ray and SLURM start the runs of a sweep elsewhere."""
     key, _, folder = argument.partition("=")
-    if key != "hydra.sweep.dir" or not folder or "$" in folder:
+    if key_of(argument) != "hydra.sweep.dir" or not folder or "$" in folder:
         return argument
     return f"{key}={quoted(Path(folder.strip(QUOTES)).expanduser().absolute())}"
 
