@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from optbench.commands import caller
 from optbench.commands.hydra_internals import HIDDEN, keys_below, root_of, without_job_errors
+from optbench.records import wording
 from optbench.records.files import PROJECT
 from optbench.records.wording import near, paragraph
 from optbench.recovery.signals import Interrupted
@@ -98,7 +99,7 @@ def explain(error: BaseException) -> str:
     )
 
 
-TYPED = {"None": "null", "True": "true", "False": "false"}
+TYPED = {str(value): wording.text(value) for value in (None, True, False)}
 
 
 def as_typed(text: str) -> str:
