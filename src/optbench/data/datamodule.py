@@ -53,7 +53,8 @@ def normalize(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     scale, shift = (
         part.to(images.device, non_blocking=True).expand(images.shape[1:]).contiguous() for part in (scale, shift)
     )
-    return torch.addcmul(shift, images.float(), scale)
+    pixels = images.to(torch.float32, copy=True)
+    return torch.addcmul(shift, pixels, scale, out=pixels)  # a second block of memory would cost a third of the time
 
 
 class TrainOrder(DistributedSampler):
@@ -155,7 +156,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.train = Images(images.train_images, images.train_labels, train)
         self.val = Images(images.train_images, images.train_labels, val)
         self.test = Images(images.test_images, images.test_labels, torch.arange(len(images.test_images)))
-        self.scale, self.shift = self._normalization(images.train_images[train[:: max(1, len(train) // 10_000)]])
+        self.scale, self.shift = self._normalization()
         for part in self.augmentation:
             part.check(*self.image_shape[1:])
 
@@ -170,11 +171,12 @@ class ImageDataModule(pl.LightningDataModule):
         _, channels, height, width = self.imageset.train_images.shape
         return channels, height, width
 
-    def _normalization(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _normalization(self) -> tuple[Tensor, Tensor]:
         """Scale and shift, each (3, 1, 1), that take uint8 pixels to what the network sees."""
         if self.normalization == "symmetric":
             return torch.full((3, 1, 1), 1 / 127.5), torch.full((3, 1, 1), -1.0)
-        pixels = images.double()
+        some = self.train.indices[:: max(1, len(self.train) // 10_000)]
+        pixels = self.train.images[some].double()
         mean, deviation = pixels.mean((0, 2, 3)), pixels.std((0, 2, 3)).clamp_min(1.0)
         return (1 / deviation).float().view(3, 1, 1), (-mean / deviation).float().view(3, 1, 1)
 
