@@ -57,7 +57,8 @@ def measure(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> dict[st
     probabilities = logits.softmax(1).clamp_max(1 - 2**-24)
     values = {
         "accuracy": multiclass_accuracy(logits, labels, average="micro", **options),
-        "top3_accuracy": multiclass_accuracy(logits, labels, average="micro", top_k=min(3, n), **options),
+        # torchmetrics' top_k takes four times as long
+        "top3_accuracy": (logits.topk(min(3, n)).indices == labels[:, None]).any(1).float().mean(),
         "f1": multiclass_f1_score(logits, labels, average="macro", **options),
         "ece": multiclass_calibration_error(probabilities, labels, n_bins=15, **options),
     }
