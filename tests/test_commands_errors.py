@@ -180,6 +180,15 @@ def test_an_operation_that_is_not_deterministic() -> None:
     )
 
 
+def test_the_advice_after_a_full_disk_quotes_a_folder_with_a_space(tmp_path: Path) -> None:
+    (tmp_path / "my run" / ".hydra").mkdir(parents=True)
+    file = tmp_path / "my run" / "checkpoints" / "last.ckpt"
+    assert explain(OSError(28, "No space left on device", str(file))) == (
+        f"{file} cannot be written: No space left on device. Make room, or bring the disk back. "
+        f"Then python src/train.py resume='{tmp_path}/my run' resumes from the last good checkpoint."
+    )
+
+
 def test_a_library_that_is_not_installed(train: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pytorch_lightning.loggers.wandb._WANDB_AVAILABLE", RequirementCache("wandb>=9999"))
     refused(train("logger=wandb"), "logger.wandb: ", "pip install", "wandb", "Check logger=wandb.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from optbench.records import files
-from optbench.records.record import RunRecord
+from optbench.records.record import RunRecord, refuse_used_folder
 
 
 def full() -> RunRecord:
@@ -136,3 +136,11 @@ def test_without_finite_epochs_nothing_is_best():
     assert (record.epochs, record.final, record.best, record.targets) == (0, {}, {}, {})
     record.take_epochs(rows((math.nan, math.nan)))
     assert (record.epochs, record.best, record.targets) == (1, {}, {})
+
+
+def test_the_advice_to_resume_quotes_a_folder_with_a_space(tmp_path):
+    folder = tmp_path / "my run"
+    folder.mkdir()
+    full().write(folder)
+    with pytest.raises(ValueError, match=rf"holds a run already: resume='{folder}' resumes it\."):
+        refuse_used_folder(folder)

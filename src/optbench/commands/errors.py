@@ -123,7 +123,7 @@ def explain_launcher(error: BaseException) -> str:
             printed = Path(lost[2]).parent
             return (
                 f"SLURM ended job {lost[1]} ({lost[3]}) before its run ended; what it printed is in {printed}. "
-                f"python src/train.py -m resume={printed.parent} runs what is left."
+                f"python src/train.py -m {wording.resuming(printed.parent)} runs what is left."
             )
         if text.startswith("Job not requeued because: timed-out"):
             return (
@@ -157,7 +157,7 @@ def explain_storage(error: OSError) -> str:
     """A disk that is full or gone, of which the files are not to blame."""
     where = f"{error.filename} cannot be written: " if error.filename else ""
     run = next((folder for folder in Path(error.filename or "").parents if (folder / ".hydra").is_dir()), None)
-    advice = f" Then python src/train.py resume={run} resumes from the last good checkpoint." if run else ""
+    advice = f" Then python src/train.py {wording.resuming(run)} resumes from the last good checkpoint." if run else ""
     return f"{where}{error.strerror}. Make room, or bring the disk back.{advice}"
 
 

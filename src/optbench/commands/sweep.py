@@ -22,7 +22,7 @@ from optbench.commands.hydra_internals import compose_job, is_multirun, job_erro
 from optbench.commands.resume import check_sweep
 from optbench.records.record import runs_in
 from optbench.records.tuning import FINAL, TUNING
-from optbench.records.wording import paragraph
+from optbench.records.wording import paragraph, resuming
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ def conclude_sweep(compare: Callable[[Path], object], again: str = "python src/t
             else:
                 print(f"Everything is in {folder}")
             if not complete:
-                print(f"To resume: {again} resume={shlex.quote(str(folder))}")
+                print(f"To resume: {again} {resuming(folder)}")
 
 
 def compare_or_explain(compare: Callable[[Path], object], folder: Path) -> None:

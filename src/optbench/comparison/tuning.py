@@ -26,7 +26,7 @@ from optbench.records import metrics, wording
 from optbench.records.configuration import key_of
 from optbench.records.tuning import FINAL, TUNING, Contestant, final_folder, search_folder, shortlist_folder
 from optbench.records.tuning import Tuning as Record
-from optbench.records.wording import joined, plural, text
+from optbench.records.wording import joined, plural, resuming, text
 
 CONFIDENCE = 0.95
 ALIKE = 1.1  # times the least seconds: what the ledger calls equal
@@ -115,8 +115,8 @@ def finals_of(folder: Path) -> str:
         ValueError: where it has none yet.
     """
     if not any((folder / FINAL).glob("*/summary.json")):
-        ended = FINAL in Record.read(folder).ended
-        why = "every trial of its search diverged" if ended else f"python src/tune.py resume={folder} runs what is left"
+        left = f"python src/tune.py {resuming(folder)} runs what is left"
+        why = "every trial of its search diverged" if FINAL in Record.read(folder).ended else left
         raise ValueError(f"{folder} is a tuning without a final run: {why}.")
     return str(folder / FINAL)
 

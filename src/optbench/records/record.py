@@ -11,6 +11,7 @@ from typing import Any
 from optbench.records import metrics
 from optbench.records.files import finite, write_atomically
 from optbench.records.old_names import updated_choices, updated_configuration
+from optbench.records.wording import resuming
 
 SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
@@ -158,6 +159,6 @@ def refuse_used_folder(folder: Path) -> None:
         lost = True
     if lost:
         raise ValueError(
-            f"{folder} holds a run already: resume={folder} resumes it. To start a new run, give a different "
+            f"{folder} holds a run already: {resuming(folder)} resumes it. To start a new run, give a different "
             "hydra.run.dir, or leave it out."
         )

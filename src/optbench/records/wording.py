@@ -2,12 +2,19 @@
 
 import difflib
 import math
+import shlex
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from optbench.records import metrics
+
+
+def resuming(folder: Path) -> str:
+    """The argument that resumes what is in a folder, as a shell takes it."""
+    return f"resume={shlex.quote(str(folder))}"
 
 
 def value(metric: str, x: float, digits: int = 2) -> str:
