@@ -13,7 +13,8 @@ optbench  `run` as `python src/train.py optimizer=... data=shapes` calls it, all
 
 step      the median time from one step to the next, without the first and last five of an epoch
 epoch     the mean time from the first step of one epoch to that of the next
-rest      of an epoch, what is not steps: validation and, for optbench, checkpoints, metrics, histograms, loggers
+rest      from the last step of one epoch to the first of the next: validation and, for optbench, checkpoints, metrics,
+          histograms, loggers; the median of a round's epochs
 start     from the call to the first step, with the images in memory already
 end       from the last step to the record, with the last validation and the test
 """
@@ -79,7 +80,7 @@ class Clock(pl.Callback):
         steps = [after - before for epoch in self.epochs for before, after in pairwise(epoch[5:-4])]
         starts = [epoch[0] for epoch in self.epochs]
         epoch, step = (starts[-1] - starts[0]) / (len(starts) - 1), statistics.median(steps)
-        rest = epoch - step * len(self.epochs[0])
+        rest = statistics.median(after[0] - before[-1] - step for before, after in pairwise(self.epochs))
         return {"step": step, "epoch": epoch, "rest": rest, "start": starts[0] - began, "end": ended - self.last_step}
 
 
