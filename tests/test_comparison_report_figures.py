@@ -17,10 +17,11 @@ from optbench.comparison.facts import Facts
 from optbench.comparison.fairness import Claim, Item
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.report import figures, palette, paper
-from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.sensitivity import Interaction, Optimum, Sensitivity
 from optbench.comparison.times import TIMES
 from optbench.comparison.verdicts import Family
 from optbench.comparison.words import Words
+from optbench.records.tuning import Edge
 from sweeps import changed
 
 HOSTILE = '<script>alert(1)</script> "x", $a_b$ 100% ü|∂ 中\n_é'

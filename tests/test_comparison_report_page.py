@@ -27,10 +27,11 @@ from optbench.comparison.report import page_tables
 from optbench.comparison.report.page import render
 from optbench.comparison.report.page_figures import factor_axis, parallel_figure
 from optbench.comparison.report.page_tables import settings_table
-from optbench.comparison.sensitivity import Edge, Interaction, Optimum, Sensitivity
+from optbench.comparison.sensitivity import Interaction, Optimum, Sensitivity
 from optbench.comparison.times import TIMES
 from optbench.comparison.verdicts import Family
 from optbench.comparison.words import Words
+from optbench.records.tuning import Edge
 from sweeps import changed
 
 HOSTILE = '<script>alert(1)</script> "x", ü <b>&amp;</b> \u2028 </script><img src=x onerror=alert(2)>'

@@ -2,7 +2,8 @@ import random
 
 import pytest
 
-from optbench.tuning.decisions import Edge, best_first, edge, winner, within
+from optbench.records.tuning import Edge
+from optbench.tuning.decisions import best_first, edge, winner, within
 
 
 def test_the_best_come_first_and_divergence_not_at_all():

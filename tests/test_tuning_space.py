@@ -5,8 +5,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from conftest import PROJECT
-from optbench.records.tuning import Trial
-from optbench.tuning.decisions import Edge
+from optbench.records.tuning import Edge, Trial
 from optbench.tuning.plan import read_lines, read_space
 from optbench.tuning.space import draw, overrides_of, read_dimension
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import pandas as pd
@@ -11,14 +10,8 @@ import pandas as pd
 from optbench.comparison import statistics
 from optbench.comparison.importance import noise
 from optbench.records import metrics, wording
+from optbench.records.tuning import Edge
 from optbench.records.wording import is_number, text
-
-
-class Edge(StrEnum):
-    """On which edge of what was tried a best value is."""
-
-    SMALLEST = "smallest"
-    LARGEST = "largest"
 
 
 @dataclass(frozen=True)

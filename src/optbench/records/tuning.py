@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,13 @@ SCHEMA_VERSION = 1
 TUNING = "tuning.json"
 SEARCH, SHORTLIST, FINAL = PHASES = ("search", "shortlist", "final")  # folders of its runs
 TUNED = "tuned"  # the folder of what was found
+
+
+class Edge(StrEnum):
+    """On which edge of what was tried a value is."""
+
+    SMALLEST = "smallest"
+    LARGEST = "largest"
 
 
 @dataclass

@@ -4,19 +4,13 @@ A score is the validation metric of a run, None where it diverged. `sign` is 1 w
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from itertools import accumulate
+
+from optbench.records.tuning import Edge
 
 Scores = Sequence[float | None]
 OUTER = 0.2  # of an axis: what counts as its edge
 FEWEST_BEST = 3  # trials that tell whether the best is on an edge
-
-
-class Edge(StrEnum):
-    """On which edge of its space a setting is."""
-
-    SMALLEST = "smallest"
-    LARGEST = "largest"
 
 
 def best_first(scores: Scores, sign: int) -> list[int]:

@@ -30,6 +30,7 @@ from optbench.records.tuning import (
     TUNED,
     TUNING,
     Contestant,
+    Edge,
     Trial,
     Tuning,
     final_folder,
@@ -38,7 +39,6 @@ from optbench.records.tuning import (
 )
 from optbench.records.wording import plural, text
 from optbench.tuning import decisions
-from optbench.tuning.decisions import Edge
 from optbench.tuning.plan import SEARCHABLE, Plan, Settings, axes_of, make_plan
 from optbench.tuning.space import Dimension, draw, overrides_of, settings_of
 

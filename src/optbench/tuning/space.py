@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from optbench.commands.hydra_internals import Interval, Values, sweep_values, written
 from optbench.pool.devices import single_threaded
+from optbench.records.tuning import Edge
 from optbench.records.wording import is_number, number
-from optbench.tuning.decisions import Edge
 
 ONE_MINUS = re.compile(r"1\s*-\s*")
 EXAMPLE = "optimizer.lr: tag(log, interval(1e-4, 1e-2))"
