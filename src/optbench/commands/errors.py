@@ -17,7 +17,7 @@ from optbench.commands import caller
 from optbench.commands.hydra_internals import HIDDEN, keys_below, root_of, without_job_errors
 from optbench.records import wording
 from optbench.records.files import PROJECT
-from optbench.records.wording import near, paragraph
+from optbench.records.wording import first_line, near, paragraph
 from optbench.recovery.signals import Interrupted
 
 ARGUMENTS = "Settings are key=value without dashes, after flags such as -m: -m optimizer=adam,sgd seed=0,1"
@@ -118,7 +118,7 @@ def explain_launcher(error: BaseException) -> str:
         return "hydra/launcher=slurm finds no SLURM on this machine: type the command where sbatch and srun are there."
     if type(error).__module__ == "submitit.core.utils":
         if type(error).__name__ == "FailedJobError" and "sbatch" in text:
-            return f"SLURM refused the job: {text.splitlines()[0]}.{typed_arguments('hydra.launcher')}"
+            return f"SLURM refused the job: {first_line(error)}.{typed_arguments('hydra.launcher')}"
         if lost := re.match(r"Job (\S+) .* with path (\S+)\s.*\(state: (\w+)\)", text, re.DOTALL):
             printed = Path(lost[2]).parent
             return (
@@ -178,7 +178,7 @@ def choices_of(group: str) -> list[str]:
 
 def explain_override(error: HydraException) -> str:
     """Hydra's complaint about the command line, with the nearest existing name."""
-    text, cause = str(error).splitlines()[0].rstrip("."), error.__cause__
+    text, cause = first_line(error), error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         return explain_configuration(cause)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
@@ -210,7 +210,7 @@ def explain_override(error: HydraException) -> str:
 
 def explain_configuration(error: OmegaConfBaseException) -> str:
     """A key that does not exist, a value of the wrong type, a value that must be given."""
-    key, text, parent = error.full_key or "", str(error).splitlines()[0].rstrip("."), error.parent_node
+    key, text, parent = error.full_key or "", first_line(error), error.parent_node
     if "is not in struct" in text and isinstance(parent, DictConfig):
         place, _, word = key.rpartition(".")
         emptied = rf"~{re.escape(key)}|{re.escape(key)}=\[\s*\]"

@@ -20,6 +20,8 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from optbench.records.wording import first_line
+
 HIDDEN = ("hydra", "_target_", "_partial_")  # keys that no message offers
 
 
@@ -66,7 +68,7 @@ def sweep_values(key: str, text: str) -> Interval | Values:
     try:
         override = OverridesParser.create().parse_override(f"{key}={text}")
     except HydraException as error:
-        raise ValueError(str(error).splitlines()[0].rstrip(".")) from error
+        raise ValueError(first_line(error)) from error
     value = override.value()
     if isinstance(value, IntervalSweep):
         low, high = value.start, value.end
