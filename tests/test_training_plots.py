@@ -29,7 +29,7 @@ def test_the_most_confident_mistakes_come_first():
 @pytest.mark.parametrize(("count", "columns", "rows"), [(1, 1, 1), (8, 8, 1), (9, 8, 2)])
 def test_a_grid_shows_each_image_under_its_title(count, columns, rows):
     images = torch.randint(256, (count, 3, 4, 4), dtype=torch.uint8)
-    grid = image_grid(images, [f"image {k}" for k in range(count)])
+    grid = np.asarray(image_grid(images, [f"image {k}" for k in range(count)]))
     assert (grid.dtype, grid.shape) == (np.uint8, (10 + rows * (17 + 128 + 10), 10 + columns * 138, 3))
     for k, image in enumerate(images):
         left, top = 10 + k % 8 * 138, 10 + k // 8 * 155
@@ -42,23 +42,23 @@ def test_a_grid_shows_each_image_under_its_title(count, columns, rows):
 
 def test_titles_of_two_lines_end_at_their_image_and_long_ones_are_cut():
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
-    grid = image_grid(images, ["a\nb", "c"])
+    grid = np.asarray(image_grid(images, ["a\nb", "c"]))
     first, second = (grid[10:27, left : left + 128] for left in (10, 148))
     assert first.min() < 50 and second.min() == 255  # the line that the second title lacks
-    assert (image_grid(images, ["long " * 30, ""])[10:27, 138:148] == 255).all()
+    assert (np.asarray(image_grid(images, ["long " * 30, ""]))[10:27, 138:148] == 255).all()
     assert shortened("short", 100) == "short"
     assert shortened("a name that is too long", 100).startswith("a name") and shortened("long", 20).endswith("…")
 
 
 @pytest.mark.parametrize(("shape", "size"), [((6, 9), (84, 126)), ((256, 512), (64, 128)), ((128, 96), (128, 96))])
 def test_images_of_any_size_fit_into_a_grid(shape, size):
-    grid = image_grid(torch.zeros(1, 3, *shape, dtype=torch.uint8), [""])
+    grid = np.asarray(image_grid(torch.zeros(1, 3, *shape, dtype=torch.uint8), [""]))
     assert ((grid == 0).all(2).any(1).sum(), (grid == 0).all(2).any(0).sum()) == size
 
 
 def test_a_confusion_matrix_shows_shares_as_colours_and_counts_as_numbers():
     matrix = torch.tensor([[3, 1, 0], [0, 0, 0], [0, 2, 6]])
-    picture = confusion_picture(matrix, ("cat", "dog", "eel"))
+    picture = np.asarray(confusion_picture(matrix, ("cat", "dog", "eel")))
     margin = int(max(FONT.getlength(name) for name in ("cat", "dog", "eel"))) + 20
     cells = picture[margin : margin + 3 * 56, margin : margin + 3 * 56].reshape(3, 56, 3, 56, 3).swapaxes(1, 2)
     shares = [[0.75, 0.25, 0], [0, 0, 0], [0, 0.25, 0.75]]
@@ -74,9 +74,9 @@ def test_a_confusion_matrix_shows_shares_as_colours_and_counts_as_numbers():
 
 def test_many_classes_have_colours_alone():
     matrix = torch.eye(21, dtype=torch.int64)
-    picture = confusion_picture(matrix, [f"c{k}" for k in range(21)])
+    picture = np.asarray(confusion_picture(matrix, [f"c{k}" for k in range(21)]))
     cell = 800 // 21
     inside = picture[20 : 20 + 21 * cell, 20 : 20 + 21 * cell]
     assert len(np.unique(inside.reshape(-1, 3), axis=0)) == 2  # no numbers
     assert (picture[:20] == 255).all() and (picture[:, :20][: 20 + 21 * cell] == 255).all()  # no names
-    assert len(np.unique(confusion_picture(matrix[:20, :20], list("abcdefghijklmnopqrst")))) > 50
+    assert len(np.unique(np.asarray(confusion_picture(matrix[:20, :20], list("abcdefghijklmnopqrst"))))) > 50

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from PIL import Image
 from torch import Tensor, nn
 from yaml import YAMLError
 
@@ -192,7 +191,7 @@ def report(
     write_atomically(output / "metrics.json", json.dumps(finite({"epoch": epoch, **values}), indent=2) + "\n")
     write_csv(output / "per_class.csv", list(rows[0]), rows)
     write_csv(output / "confusion_matrix.csv", list(counts[0]), counts)
-    Image.fromarray(confusion_picture(matrix, classes)).save(output / "confusion_matrix.png")
+    confusion_picture(matrix, classes).save(output / "confusion_matrix.png")
     print(f"Written to {output}")
 
 

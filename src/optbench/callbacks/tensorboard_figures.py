@@ -5,7 +5,6 @@ import io
 import logging
 import warnings
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image
@@ -85,10 +84,11 @@ class Figures(pl.Callback):
     def _loggers(trainer: pl.Trainer) -> list[TensorBoardLogger]:
         return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
-    def _show(self, trainer: pl.Trainer, tag: str, picture: np.ndarray, step: int) -> None:
+    def _show(self, trainer: pl.Trainer, tag: str, picture: Image.Image, step: int) -> None:
         png = io.BytesIO()
-        Image.fromarray(picture).save(png, "PNG", compress_level=1)  # add_image takes twice as long
-        height, width, colours = picture.shape
-        image = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png.getvalue())
+        picture.save(png, "PNG", compress_level=1)  # add_image takes twice as long
+        image = Summary.Image(
+            width=picture.width, height=picture.height, colorspace=3, encoded_image_string=png.getvalue()
+        )
         for logger in self._loggers(trainer):
             logger.experiment.file_writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
