@@ -58,9 +58,9 @@ def step(names: list[str], batch_size: int) -> Callable[[], Any]:
     data = Noise(batch_size, 0.1, 0, 0, "symmetric", augmentation)
     data.setup()
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=0), restarting=False)
-    trainer: Any = SimpleNamespace(training=True, global_rank=0, world_size=1, fit_loop=loop)
+    trainer: Any = SimpleNamespace(training=True, global_rank=0, world_size=1, current_epoch=0, fit_loop=loop)
     data.trainer = trainer
-    batch = data.train.__getitems__(list(range(batch_size)))
+    batch = next(iter(data.train_dataloader()))
 
     def augment() -> None:
         loop.epoch_loop.total_batch_idx += 1  # other draws

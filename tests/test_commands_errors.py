@@ -102,6 +102,10 @@ def refused(result: Result, *words: str) -> None:
         ("data.test_size=abc", "data.test_size=abc must be a whole number of images."),
         ("data.shapes_seed=abc", "data.shapes_seed=abc must be a whole number of at least 0."),
         ("augmentation=crop_flip augmentation.crop_flip.padding=-1", "crop_flip.padding=-1 must be a whole number"),
+        (
+            "augmentation=crop_flip augmentation.crop_flip.borders=mirrored augmentation.crop_flip.padding=32",
+            "padding=32: mirrored borders must be narrower than the images | at most",
+        ),
         ("augmentation=crop_flip augmentation.padding=2", "did you mean augmentation.crop_flip.padding?"),
         ("augmentation.padding=2", "augmentation=none has none. Choose one, as in augmentation=color_jitter"),
         ("augmentation=crop_flip,mixup", "names several values. Add -m | a list is written [a,b]."),

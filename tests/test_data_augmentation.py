@@ -23,6 +23,7 @@ from optbench.data.augmentation import (
     CropFlip,
     CutMix,
     Cutout,
+    Draws,
     MixUp,
     TrivialAugment,
 )
@@ -91,13 +92,13 @@ def test_each_image_has_its_own_draw(name):
 LABELS = torch.zeros(1, dtype=torch.int64)
 
 
-def one_by_one(images: torch.Tensor, padding: int, flip: float, seed: int) -> np.ndarray:
+def one_by_one(images: torch.Tensor, padding: int, flip: float, seed: int, mode: Any = "constant") -> np.ndarray:
     """The slow reference: pad, cut and turn each image by itself."""
     down, right, turn = torch.rand(3, len(images), generator=seeded(seed)).numpy()
     height, width = images.shape[2:]
     done = []
     for k, image in enumerate(images.numpy()):
-        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)), mode)
         top, left = int(down[k] * (2 * padding + 1)), int(right[k] * (2 * padding + 1))
         cut = padded[:, top : top + height, left : left + width]
         done.append(cut[:, :, ::-1] if turn[k] < flip else cut)
@@ -107,21 +108,51 @@ def one_by_one(images: torch.Tensor, padding: int, flip: float, seed: int) -> np
 @pytest.mark.parametrize(("padding", "flip"), [(4, 0.5), (2, 0.0), (0, 0.5), (1, 1.0), (9, 0.5)])
 def test_a_batch_is_augmented_image_by_image(padding, flip):
     images = torch.randn(16, 3, 6, 8, generator=seeded(0))
-    out = CropFlip(padding, flip)(images, LABELS, seeded(1))[0]
+    out = CropFlip(padding, flip, "zero")(images, LABELS, seeded(1))[0]
     assert (out.shape, out.dtype) == (images.shape, images.dtype)
     np.testing.assert_array_equal(out.numpy(), one_by_one(images, padding, flip, 1))
 
 
+@pytest.mark.parametrize("padding", [0, 1, 5])
+def test_borders_may_be_mirrored(padding):
+    images = torch.randn(16, 3, 6, 8, generator=seeded(0))
+    augment = CropFlip(padding, 0.5, "mirrored")
+    augment.check(6, 8)
+    out = augment(images, LABELS, seeded(1))[0]
+    np.testing.assert_array_equal(out.numpy(), one_by_one(images, padding, 0.5, 1, "reflect"))
+
+
+def test_alternating_flips_are_those_of_the_generator():
+    images = torch.randn(4, 3, 6, 8, generator=seeded(0))
+    draws = Draws()
+    draws.manual_seed(1)
+    draws.alternating = torch.tensor([True, False, False, True])
+    out = CropFlip(2, "alternating", "zero")(images, LABELS, draws)[0].numpy()
+    flips = [float(flip) for flip in draws.alternating]
+    kept, flipped = (one_by_one(images, 2, flip, 1) for flip in (0.0, 1.0))
+    np.testing.assert_array_equal(out, [(flipped if flip else kept)[k] for k, flip in enumerate(flips)])
+
+
+def test_an_image_has_no_more_mirrored_pixels_than_it_has_pixels():
+    CropFlip(9, 0.5, "zero").check(6, 8)
+    with pytest.raises(ValueError, match="augmentation") as error:
+        CropFlip(6, 0.5, "mirrored").check(6, 8)
+    assert str(error.value) == (
+        "augmentation.crop_flip.padding=6: mirrored borders must be narrower than the images, which are 6 x 8 pixels. "
+        "Use at most augmentation.crop_flip.padding=5, or augmentation.crop_flip.borders=zero."
+    )
+
+
 def test_no_padding_and_no_flip_change_nothing():
     images = torch.randn(5, 3, 4, 4)
-    assert torch.equal(CropFlip(0, 0)(images, LABELS, seeded(0))[0], images)
-    assert torch.equal(CropFlip(0, 1)(images, LABELS, seeded(0))[0], images.flip(3))
+    assert torch.equal(CropFlip(0, 0, "zero")(images, LABELS, seeded(0))[0], images)
+    assert torch.equal(CropFlip(0, 1, "zero")(images, LABELS, seeded(0))[0], images.flip(3))
 
 
 def test_every_offset_and_both_directions_are_equally_likely():
     images = torch.zeros(9000, 1, 9, 9)
     images[:, 0, 4, 4], images[:, 0, 4, 5] = 1, 2  # a point and its right neighbour
-    out = CropFlip(1, 0.25)(images, LABELS, seeded(0))[0][:, 0]
+    out = CropFlip(1, 0.25, "zero")(images, LABELS, seeded(0))[0][:, 0]
     rows, columns = (out == 1).nonzero()[:, 1], (out == 1).nonzero()[:, 2]
     flipped = (out == 2).nonzero()[:, 2] < columns
     offsets = torch.bincount((rows - 3) * 3 + columns - 3, minlength=9)
@@ -290,11 +321,12 @@ def test_mixing_twice_mixes_the_labels_twice():
 @pytest.mark.parametrize(
     ("kind", "values", "sentence"),
     [
-        (CropFlip, (-1, 0.5), "crop_flip.padding=-1 must be a whole number of pixels, at least 0."),
-        (CropFlip, (1.5, 0.5), "crop_flip.padding=1.5 must be a whole number of pixels, at least 0."),
-        (CropFlip, (4, 1.5), "crop_flip.flip=1.5 is a probability: it must be in [0, 1]."),
-        (CropFlip, (4, float("nan")), "crop_flip.flip=nan is a probability: it must be in [0, 1]."),
-        (CropFlip, (4, "often"), "crop_flip.flip=often is a probability: it must be in [0, 1]."),
+        (CropFlip, (-1, 0.5, "zero"), "crop_flip.padding=-1 must be a whole number of pixels, at least 0."),
+        (CropFlip, (1.5, 0.5, "zero"), "crop_flip.padding=1.5 must be a whole number of pixels, at least 0."),
+        (CropFlip, (4, 1.5, "zero"), "crop_flip.flip=1.5 must be a probability in [0, 1], or alternating."),
+        (CropFlip, (4, float("nan"), "zero"), "crop_flip.flip=nan must be a probability in [0, 1], or alternating."),
+        (CropFlip, (4, "often", "zero"), "crop_flip.flip=often must be a probability in [0, 1], or alternating."),
+        (CropFlip, (4, 0.5, "black"), "crop_flip.borders=black is not known: use zero or mirrored."),
         (Cutout, (0, 1), "cutout.size=0 must be a whole number of pixels, at least 1."),
         (Cutout, (8, -0.1), "cutout.probability=-0.1 is a probability: it must be in [0, 1]."),
         (ColorJitter, (-1, 0, 0, 0), "color_jitter.brightness=-1 must be a number of at least 0."),

@@ -25,10 +25,17 @@ def numbered(train: int) -> ImageSet:
     return images
 
 
-def process(world_size: int, rank: int, training: bool = True, step: int = -1) -> SimpleNamespace:
+def process(world_size: int, rank: int, training: bool = True, step: int = -1, epoch: int = 0) -> SimpleNamespace:
     """What of a trainer the datamodule reads; -1 is the first step."""
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=step), restarting=False)
-    return SimpleNamespace(world_size=world_size, global_rank=rank, training=training, fit_loop=loop)
+    return SimpleNamespace(
+        world_size=world_size, global_rank=rank, training=training, fit_loop=loop, current_epoch=epoch
+    )
+
+
+def first(data: ToyDataModule, count: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    """The first images of the training set as they are fetched."""
+    return data.images.train_images[:count], data.images.train_labels[:count], torch.arange(count)
 
 
 def batches(data: ToyDataModule, epoch: int = 0, world_size: int = 1, rank: int = 0) -> list[list[int]]:
@@ -36,7 +43,7 @@ def batches(data: ToyDataModule, epoch: int = 0, world_size: int = 1, rank: int 
     data.trainer = process(world_size, rank)
     loader = data.train_dataloader()
     loader.sampler.set_epoch(epoch)
-    return [labels.tolist() for _, labels in loader]
+    return [labels.tolist() for _, labels, _ in loader]
 
 
 def flat(parts: list[list[int]]) -> list[int]:
@@ -134,18 +141,19 @@ def test_standard_survives_a_constant_channel():
 )
 def test_a_last_batch_of_one_image_is_dropped(train, batch_size, sizes):
     data = ready(toy_images(train), batch_size=batch_size)
-    assert [len(labels) for _, labels in data.train_dataloader()] == sizes
+    assert [len(labels) for _, labels, _ in data.train_dataloader()] == sizes
     assert len(data.train_dataloader()) == len(sizes)
 
 
 def test_a_batch_is_one_indexing():
     data = ready()
-    images, labels = data.train.__getitems__([5, 0, 5])
+    images, labels, where = data.train.__getitems__([5, 0, 5])
     assert (images.dtype, images.shape, labels.dtype) == (torch.uint8, (3, 3, 4, 4), torch.int64)
     for row, index in enumerate((5, 0, 5)):
-        image, label = data.train[index]
+        image, label, _ = data.train[index]
         assert torch.equal(images[row], image) and labels[row] == label
         assert torch.equal(image, data.images.train_images[data.train.indices[index]])
+    assert torch.equal(data.images.train_images[where], images)
     assert as_fetched((images, labels))[0] is images
     assert data.train_dataloader().collate_fn is as_fetched
 
@@ -172,7 +180,7 @@ def test_evaluation_meets_every_image_once(replicas):
         seen = []
         for rank in range(replicas):
             data.trainer = process(replicas, rank)
-            seen.append([int(label) for _, labels in loader_of() for label in labels])
+            seen.append([int(label) for _, labels, _ in loader_of() for label in labels])
         assert sorted(flat(seen)) == expected
         assert seen[0] == expected[::replicas]
 
@@ -197,7 +205,7 @@ def test_pixels_come_first_and_each_stage_has_the_order_of_the_list():
     data = ready(augmentation=parts)
     assert notes == [(name, 4, 4) for name in "abcd"] and not data.mixes
     notes.clear()
-    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    raw = first(data)
     data.trainer = process(1, 0)
     images, labels = data.on_after_batch_transfer(raw, 0)
     assert torch.equal(images, data.normalize(raw[0])) and labels is raw[1]
@@ -214,7 +222,7 @@ def test_pixels_come_first_and_each_stage_has_the_order_of_the_list():
 def test_labels_are_rows_where_one_part_mixes():
     notes: list = []
     data = ready(augmentation=[Noted("first", notes), Noted("mix", notes, mixes=True)])
-    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    raw = first(data)
     data.trainer = process(1, 0)
     _, labels = data.on_after_batch_transfer(raw, 0)
     assert data.mixes and [note[2] for note in notes[2:]] == [torch.float32] * 2
@@ -225,11 +233,11 @@ def test_labels_are_rows_where_one_part_mixes():
 
 def test_each_process_mixes_its_own_rows():
     data = ready(numbered(60), augmentation=[MixUp(1.0)])
-    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    raw = first(data)
     mixed = []
     for rank in range(2):
         data.trainer = process(2, rank)
-        images, labels = data.on_after_batch_transfer((raw[0][rank::2], raw[1][rank::2]), 0)
+        images, labels = data.on_after_batch_transfer(tuple(part[rank::2] for part in raw), 0)
         own = data.normalize(raw[0][rank::2])
         share = float(labels[0, rank])
         torch.testing.assert_close(images, share * own + (1 - share) * own.roll(1, 0))
@@ -238,8 +246,8 @@ def test_each_process_mixes_its_own_rows():
 
 
 def test_only_training_batches_are_augmented():
-    data = ready(augmentation=[CropFlip(2, 0.5)])
-    raw = data.images.train_images[:8], data.images.train_labels[:8]
+    data = ready(augmentation=[CropFlip(2, 0.5, "zero")])
+    raw = first(data)
 
     def batch(rank: int = 0, training: bool = True, step: int = -1) -> Tensor:
         data.trainer = process(2, rank, training, step)
@@ -247,15 +255,44 @@ def test_only_training_batches_are_augmented():
 
     plain = data.normalize(raw[0])
     assert torch.equal(batch(training=False), plain)
-    first = batch()
-    assert not torch.equal(first, plain)
+    drawn = batch()
+    assert not torch.equal(drawn, plain)
     torch.manual_seed(3)
-    assert torch.equal(batch(), first)  # drawn by order_seed, process and step alone
-    assert not torch.equal(batch(step=0), first) and not torch.equal(batch(rank=1), first)
+    assert torch.equal(batch(), drawn)  # drawn by order_seed, process and step alone
+    assert not torch.equal(batch(step=0), drawn) and not torch.equal(batch(rank=1), drawn)
     data.order_seed = 1
-    assert not torch.equal(batch(), first)
+    assert not torch.equal(batch(), drawn)
     data.augmentation = []
     assert torch.equal(batch(), plain)
+
+
+def test_an_image_is_flipped_in_every_second_epoch():
+    """Half of them begin with the first one; whatever the batches, the order and the processes."""
+    flips: dict[int, list[dict[int, bool]]] = {}
+    for order_seed, batch_size, world_size in ((0, 8, 1), (0, 20, 2), (1, 8, 1)):
+        numbers = numbered(400)
+        numbers.train_images.random_(generator=torch.Generator().manual_seed(0))
+        data = ready(numbers, order_seed=order_seed, batch_size=batch_size)
+        data.augmentation = [CropFlip(0, "alternating", "zero")]
+        plain = data.normalize(data.images.train_images)
+        epochs: list[dict[int, bool]] = []
+        for epoch in range(4):
+            epochs.append({})
+            for rank in range(world_size):
+                data.trainer = process(world_size, rank, epoch=epoch)
+                loader = data.train_dataloader()
+                loader.sampler.set_epoch(epoch)
+                for batch in loader:
+                    images, labels = data.on_after_batch_transfer(batch, 0)
+                    for image, number in zip(images, labels.tolist(), strict=True):
+                        flipped = torch.equal(image, plain[number].flip(2))
+                        assert flipped or torch.equal(image, plain[number])
+                        epochs[-1][number] = flipped
+        assert epochs[0] == epochs[2] and epochs[1] == epochs[3]
+        assert all(epochs[1][number] is not flipped for number, flipped in epochs[0].items())
+        assert len(epochs[0]) == 320 and 130 < sum(epochs[0].values()) < 190
+        assert flips.setdefault(order_seed, epochs) == epochs
+    assert flips[0] != flips[1]
 
 
 class BlockingCopies(TorchDispatchMode):
@@ -272,12 +309,20 @@ class BlockingCopies(TorchDispatchMode):
 
 def test_no_batch_makes_the_host_wait_for_the_device():
     """`meta` stands for a GPU: it has no values, so whatever would have to wait for one is an error."""
-    parts = [ColorJitter(0.4, 0.4, 0.4, 0.1), CropFlip(1, 0.5), Cutout(2, 1.0), MixUp(1.0), CutMix(1.0)]
+    parts = [
+        ColorJitter(0.4, 0.4, 0.4, 0.1),
+        CropFlip(1, 0.5, "zero"),
+        CropFlip(1, "alternating", "mirrored"),
+        Cutout(2, 1.0),
+        MixUp(1.0),
+        CutMix(1.0),
+    ]
     data = ready(augmentation=parts)
     data.trainer = process(1, 0)
     pixels = torch.empty(8, 3, 4, 4, dtype=torch.uint8, device="meta")
+    labels = torch.empty(8, dtype=torch.int64, device="meta")
     with BlockingCopies() as copies:
-        images, labels = data.on_after_batch_transfer((pixels, torch.empty(8, dtype=torch.int64, device="meta")), 0)
+        images, labels = data.on_after_batch_transfer((pixels, labels, torch.arange(8)), 0)
         change_sharpness(pixels, torch.empty(8, 1, 1, 1, device="meta"))
     assert (images.device.type, images.shape, labels.shape) == ("meta", (8, 3, 4, 4), (8, 3))
     assert copies.count == 0
@@ -285,10 +330,10 @@ def test_no_batch_makes_the_host_wait_for_the_device():
 
 def test_crop_flip_alone_is_what_it_was_before_there_were_lists():
     """Of one seed and batch: the rows, columns and flips of earlier versions."""
-    data = ready(augmentation=[CropFlip(1, 0.5)])
+    data = ready(augmentation=[CropFlip(1, 0.5, "zero")])
     data.trainer = process(1, 0)
     numbers = torch.arange(16, dtype=torch.uint8).view(1, 1, 4, 4).expand(8, 3, 4, 4)
-    out, labels = data.on_after_batch_transfer((numbers, torch.arange(8)), 0)
+    out, labels = data.on_after_batch_transfer((numbers, torch.arange(8), torch.arange(8)), 0)
     assert torch.equal(labels, torch.arange(8))
     corners = ((out[:, 0, 1:3, 1:3] + 1) * 127.5).round().int().flatten(1)
     assert corners.tolist() == [

@@ -45,11 +45,17 @@ def test_a_record_of_an_earlier_version_has_todays_names(tmp_path):
             "figures": {"_target_": "optbench.callbacks.tensorboard_figures.Figures", "examples": 4},
         },
         "augmentation": {
-            "crop_flip": {"_target_": "optbench.data.augmentation.CropFlip", "padding": 2, "flip": 0.5},
+            "crop_flip": {
+                "_target_": "optbench.data.augmentation.CropFlip",
+                "padding": 2,
+                "flip": 0.5,
+                "borders": "zero",
+            },
         },
         "checkpoint": 1,
         "mine": [{"_target_": "optbench.callbacks.tensorboard_figures.Figures"}],
     }
+    found["augmentation"]["crop_flip"]["borders"] = "mirrored"  # a key that is there stays
     assert instantiate(found["callbacks"]["figures"]).examples == 4
     assert old_names.updated_configuration(found) == found
 

@@ -112,6 +112,7 @@ def test_a_killed_run_resumes_bit_for_bit(train, resume_run, monkeypatch, optimi
         f"optimizer={optimizer}",
         f"scheduler={scheduler}",
         "augmentation=[trivial_augment,crop_flip,mixup]",
+        "augmentation.crop_flip.flip=alternating",
     ]
     monkeypatch.setattr("matplotlib.figure.Figure.draw", lambda *_: None)  # the steps of the figures are compared
     if scheduler == "plateau":

@@ -36,7 +36,7 @@ class Figures(pl.Callback):
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, ImageDataModule) and isinstance(pl_module, Classifier)
-        images, labels = data.train.__getitems__(self._spread(len(data.train)))
+        images, labels, _ = data.train.__getitems__(self._spread(len(data.train)))
         titles = [data.classes[int(label)] for label in labels]
         # the step of the last curves: a run that resumes here with its test keeps them, and draws the test again
         self._show(trainer, "images/training", image_grid(images, titles), trainer.global_step - 1)

@@ -17,6 +17,17 @@ from torchvision.transforms.v2.functional import autocontrast, equalize, rgb_to_
 from optbench.records.wording import is_number
 
 
+class Draws(Generator):
+    """The random numbers of one batch, from the CPU, so that every device sees the same ones.
+
+    Attributes:
+        alternating: `(B,)` bool, for each image: it changes from one epoch to the next. What it begins with is drawn
+            once, from `data.order_seed`: true for about half of the images.
+    """
+
+    alternating: Tensor
+
+
 class Augmentation:
     """One step of augmentation. A subclass overrides `__call__`, and what else differs.
 
@@ -32,10 +43,10 @@ class Augmentation:
     def check(self, height: int, width: int) -> None:
         """Raises ValueError for images that it cannot augment."""
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         """`(B, 3, H, W)` and their labels, in and out; what came in stays as it was.
 
-        Every draw is from `generator`, which is the CPU's, so that every device sees the same draws.
+        Every draw is from `generator`, so that runs are paired and resume exactly.
         """
         raise NotImplementedError
 
@@ -50,26 +61,43 @@ def per_image(numbers: Tensor, images: Tensor) -> Tensor:
     return numbers.to(images.device, non_blocking=True).view(-1, 1, 1, 1)
 
 
+BORDERS = {"zero": "constant", "mirrored": "reflect"}  # as torch.nn.functional.pad calls them
+
+
 class CropFlip(Augmentation):
-    """Zero padding and a random crop of the original size, then a horizontal flip (He et al. 2015, section 4.2).
+    """Padding and a random crop of the original size, then a horizontal flip (He et al. 2015, section 4.2).
 
     Args:
         padding: pixels on each side.
-        flip: the probability of a flip.
+        flip: the probability of a flip. `alternating`: an image is flipped in every second epoch, about half of the
+            images beginning with the first one, so that two epochs show each image both ways (Jordan 2024).
+        borders: what the padding is: `zero`, or `mirrored` pixels of the image.
     """
 
-    def __init__(self, padding: int, flip: float) -> None:
+    def __init__(self, padding: int, flip: float | str, borders: str) -> None:
         if type(padding) is not int or padding < 0:
             raise ValueError(f"augmentation.crop_flip.padding={padding} must be a whole number of pixels, at least 0.")
-        check_probability("crop_flip.flip", flip)
-        self.padding, self.flip = padding, flip
+        if flip != "alternating" and (not is_number(flip) or not 0 <= flip <= 1):
+            raise ValueError(f"augmentation.crop_flip.flip={flip} must be a probability in [0, 1], or alternating.")
+        if borders not in BORDERS:
+            raise ValueError(f"augmentation.crop_flip.borders={borders} is not known: use {' or '.join(BORDERS)}.")
+        self.padding, self.flip, self.borders = padding, flip, borders
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def check(self, height: int, width: int) -> None:
+        if self.borders == "mirrored" and self.padding >= min(height, width):
+            raise ValueError(
+                f"augmentation.crop_flip.padding={self.padding}: mirrored borders must be narrower than the images, "
+                f"which are {height} x {width} pixels. Use at most augmentation.crop_flip.padding="
+                f"{min(height, width) - 1}, or augmentation.crop_flip.borders=zero."
+            )
+
+    def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         batch, channels, height, width = images.shape
         draws = torch.rand(3, batch, generator=generator)
         shift = (draws[:2] * (2 * self.padding + 1)).long().to(images.device, non_blocking=True)
-        flipped = (draws[2] < self.flip).to(images.device, non_blocking=True)
-        padded = F.pad(images, (self.padding,) * 4)
+        flipped = generator.alternating if isinstance(self.flip, str) else draws[2] < self.flip
+        flipped = flipped.to(images.device, non_blocking=True)
+        padded = F.pad(images, (self.padding,) * 4, BORDERS[self.borders])
         rows = shift[0, :, None] + torch.arange(height, device=images.device)  # (B, H)
         columns = torch.arange(width, device=images.device).expand(batch, width)
         columns = shift[1, :, None] + torch.where(flipped[:, None], width - 1 - columns, columns)  # (B, W)
@@ -100,7 +128,7 @@ class Cutout(Augmentation):
                 f"Use at most augmentation.cutout.size={min(height, width)}; half of that is usual."
             )
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         batch, _, height, width = images.shape
         draws = torch.rand(3, batch, generator=generator)
         centres = (draws[:2] * torch.tensor([[height], [width]])).long()
@@ -131,7 +159,7 @@ class MixUp(Augmentation):
             )
         self.mix = self.transform(alpha=float(alpha))
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         seed = int(torch.randint(2**63 - 1, (), generator=generator))
         with torch.random.fork_rng(devices=[]):  # torchvision draws from the generator of the process
             torch.default_generator.manual_seed(seed)
@@ -172,7 +200,7 @@ class ColorJitter(Augmentation):
             (turn_hue, -hue, hue),
         ]
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         order = torch.randperm(len(self.ranges), generator=generator).tolist()
         draws = torch.rand(len(self.ranges), len(images), generator=generator)
         for k in order:
@@ -304,7 +332,7 @@ class TrivialAugment(Augmentation):
             )
         self.strengths = strengths
 
-    def __call__(self, images: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         batch = len(images)
         which = torch.randint(len(OPERATIONS), (batch,), generator=generator)
         strength = torch.randint(self.strengths, (batch,), generator=generator) / (self.strengths - 1)  # 0 to 1

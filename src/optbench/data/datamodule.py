@@ -12,11 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from optbench.data.augmentation import Augmentation
+from optbench.data.augmentation import Augmentation, Draws
 from optbench.data.imageset import ImageSet
 from optbench.training.lightning_internals import batches_done_before_restart
-from optbench.training.randomness import batch_seed
+from optbench.training.randomness import batch_seed, mix
 
+Fetched = tuple[
+    Tensor, Tensor, Tensor
+]  # uint8 images (B, 3, H, W), labels (B,), and which images of the set they are (B,)
 Batch = tuple[Tensor, Tensor]
 
 
@@ -33,13 +36,13 @@ class Images(Dataset):
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int) -> Fetched:
         where = self.indices[index]
-        return self.images[where], self.labels[where]
+        return self.images[where], self.labels[where], where
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> Fetched:
         where = self.indices[torch.tensor(indices[self.own], dtype=torch.int64)]
-        return self.images.index_select(0, where), self.labels[where]  # four times as fast as images[where]
+        return self.images.index_select(0, where), self.labels[where], where  # four times as fast as images[where]
 
 
 def as_fetched(batch: Any) -> Any:
@@ -157,6 +160,7 @@ class ImageDataModule(pl.LightningDataModule):
         self.val = Images(images.train_images, images.train_labels, val)
         self.test = Images(images.test_images, images.test_labels, torch.arange(len(images.test_images)))
         self.scale, self.shift = self._normalization()
+        self.alternating = torch.rand(count, generator=torch.Generator().manual_seed(mix(self.order_seed))) < 0.5
         for part in self.augmentation:
             part.check(*self.image_shape[1:])
 
@@ -183,17 +187,19 @@ class ImageDataModule(pl.LightningDataModule):
     def normalize(self, images: Tensor) -> Tensor:
         return normalize(images, self.scale, self.shift)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        images, labels = batch
+    def transfer_batch_to_device(self, batch: Fetched, device: torch.device, dataloader_idx: int) -> Fetched:
+        images, labels, where = batch
         on_gpu = device.type == "cuda"
-        return images.to(device, non_blocking=on_gpu), labels.to(device, non_blocking=on_gpu)
+        return images.to(device, non_blocking=on_gpu), labels.to(device, non_blocking=on_gpu), where
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        images, labels = batch
+    def on_after_batch_transfer(self, batch: Fetched, dataloader_idx: int) -> Batch:
+        images, labels, where = batch
         assert self.trainer is not None
         if not self.trainer.training or not self.augmentation:
             return self.normalize(images), labels
-        generator = torch.Generator().manual_seed(batch_seed(self.order_seed, self.trainer, stream=1))
+        generator = Draws()
+        generator.manual_seed(batch_seed(self.order_seed, self.trainer, stream=1))
+        generator.alternating = self.alternating[where] ^ bool(self.trainer.current_epoch % 2)
         if self.mixes:
             labels = F.one_hot(labels, len(self.classes)).float()
         for on_pixels in (True, False):

@@ -9,6 +9,7 @@ TARGETS = {
 }
 KEYS = {"callbacks.checkpoint": "callbacks.last_checkpoint"}
 ADDED = {"averaging": None, "label_smoothing": 0.0, "l1": 0.0, "test_flips": False}  # and what runs did without
+ADDED_TO = {"optbench.data.augmentation.CropFlip": {"borders": "zero"}}  # arguments of classes, likewise
 ADDED_CHOICES = {"averaging": "none"}  # groups that runs did without
 CALLBACKS = {"Stopwatch": "EpochHistory"}  # whose states a checkpoint has
 
@@ -28,7 +29,7 @@ def updated_configuration(config: Any, path: str = "") -> Any:
             value = TARGETS.get(value, value)
         if here != "logger.csv._target_":  # metrics.csv is no logger any more
             updated[KEYS.get(here, here).rpartition(".")[2]] = updated_configuration(value, here)
-    return updated
+    return ADDED_TO.get(str(updated.get("_target_")), {}) | updated
 
 
 def updated_choices(choices: Any) -> Any:

@@ -178,7 +178,7 @@ class Classifier(pl.LightningModule):
         """Of some batches of the training set, always the same ones, without augmentation."""
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         reseed(mix(self.seed, NOISE, self.trainer.global_rank), self.device)  # dropout's
-        for images, _ in islice(data.train_dataloader(), STATISTICS_BATCHES):
+        for images, _, _ in islice(data.train_dataloader(), STATISTICS_BATCHES):
             yield data.normalize(images.to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
