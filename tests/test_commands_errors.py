@@ -118,6 +118,10 @@ def refused(result: Result, *words: str) -> None:
         ("scheduler=[wsd,linear]", "is a list, and scheduler takes one choice. | or -m scheduler=wsd,linear"),
         ("+augmentation.mine=2", "augmentation.mine=2 is no subclass of optbench.data.augmentation.Augmentation"),
         ("augmentation=mixup augmentation.mixup.alpha=0", "augmentation.mixup.alpha=0 must be a number above 0"),
+        (
+            "experiment=exercise_plus augmentation=none",
+            "augmentation.crop_flip has padding, but augmentation= does not choose crop_flip. | crop_flip=null",
+        ),
         ("augmentation=cutout augmentation.cutout.size=33", "augmentation.cutout.size=33 is larger than the images"),
         ("augmentation=[crop_flip,mixup] data.batch_size=1", "data.batch_size=1 has no two images that | leave out m"),
         # trainer

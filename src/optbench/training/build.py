@@ -77,6 +77,11 @@ def build_augmentation(cfg: DictConfig) -> list[Augmentation]:
     for name, entry in (cfg.augmentation or {}).items():
         if entry is None:
             continue
+        if isinstance(entry, DictConfig) and "_target_" not in entry:  # of an experiment whose choice was replaced
+            raise ValueError(
+                f"augmentation.{name} has {', '.join(map(str, entry))}, but augmentation= does not choose {name}. Add "
+                f"it there, or type augmentation.{name}=null, which leaves it out."
+            )
         part = instantiate(entry, _convert_="all") if isinstance(entry, DictConfig) else entry
         if not isinstance(part, Augmentation):
             raise ValueError(
