@@ -13,7 +13,7 @@ from torch import nn
 from conftest import NAMES, ToyDataModule, optimizer_of, toy_net, toy_trainer
 from optbench.callbacks.epoch_history import EpochHistory
 from optbench.recovery.checkpoint import CheckpointFiles
-from optbench.training.averaging import Average, MovingAverage, TailAverage
+from optbench.training.averaging import Average, Lookahead, MovingAverage, TailAverage
 from optbench.training.classifier import Classifier
 from optbench.training.provenance import weights_sha256
 from undisturbed import differences
@@ -228,6 +228,13 @@ def test_a_tail_that_never_begins_is_a_warning(caplog):
     assert "averaging: training ended after step 6, before the average began, so the last weights" in caplog.text
 
 
+def test_lookahead_that_never_acts_is_a_warning(caplog):
+    averaged(partial(Lookahead, every=12, keep=0.5, growth=0))
+    assert "averaging" not in caplog.text
+    averaged(partial(Lookahead, every=13, keep=0.5, growth=0))
+    assert "averaging: training ended after step 12, before the average began, so the last weights" in caplog.text
+
+
 def test_batches_that_only_add_gradients_do_not_count():
     classifier, _, _ = averaged(partial(MovingAverage, decay=0.9), accumulate_grad_batches=2)
     assert isinstance(classifier._evaluated, Average) and classifier._evaluated.count == 6
@@ -280,7 +287,82 @@ def test_a_longer_training_begins_its_mean_anew():
         assert float(average.at(step)["weight"]) == (11.5 if step == 12 else step)
 
 
-@pytest.mark.parametrize("choice", ["ema averaging.decay=0.8", "swa averaging.start=0.4"])
+def regression(step: Callable[[nn.Module, torch.optim.Optimizer], Callable[[int], Any]]) -> nn.Module:
+    """A layer after 17 steps; what `step` makes of it and of SGD with momentum is called to make each of them."""
+    torch.manual_seed(0)
+    net, images, labels = nn.Linear(6, 3), torch.randn(20, 6), torch.randn(20, 3)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    go = step(net, optimizer)
+    for number in range(1, 18):
+        optimizer.zero_grad()
+        F.mse_loss(net(images), labels).backward()
+        go(number)
+    return net
+
+
+def test_lookahead_is_the_librarys():
+    timm = pytest.importorskip("timm.optim.lookahead")
+    slow: list[torch.Tensor] = []
+    evaluated: list[torch.Tensor] = []
+
+    def theirs(net: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], Any]:
+        lookahead = timm.Lookahead(optimizer, k=3, alpha=0.25)
+
+        def go(number: int) -> None:
+            lookahead.step()
+            slow.append(optimizer.state[net.weight].get("lookahead_slow_buff", net.weight.detach()).clone())
+
+        return go
+
+    def ours(net: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], Any]:
+        average = Lookahead(net, lambda: [], 17, every=3, keep=0.75, growth=0)
+
+        def go(number: int) -> None:
+            optimizer.step()
+            average.take(number)
+            average.take(number)  # as where a batch only adds gradients: no step more
+            before = net.weight.clone()
+            evaluated.append(average.at(number)["weight"].clone())
+            assert torch.equal(net.weight, before)  # training goes on with its own
+
+        return go
+
+    expected, found = regression(theirs), regression(ours)
+    torch.testing.assert_close(found.weight, expected.weight)
+    torch.testing.assert_close(torch.stack(evaluated), torch.stack(slow))
+    without = regression(lambda net, optimizer: lambda number: optimizer.step())
+    assert not torch.allclose(found.weight, without.weight, rtol=0.01)
+
+
+def test_slow_weights_keep_more_of_themselves_as_training_goes_on():
+    net = nn.Linear(1, 1, bias=False)
+    average = Lookahead(net, lambda: [], 10, every=4, keep=0.8, growth=3)
+    slow = 4.0
+    for step in range(1, 13):
+        nn.init.constant_(net.weight, float(step))
+        average.take(step)
+        if step > 4 and step % 4 == 0:
+            keeps = 0.8 * min(1, step / 10) ** 3
+            slow = keeps * slow + (1 - keeps) * step
+        if step % 4 == 0:
+            assert net.weight.item() == pytest.approx(slow)
+        assert float(average.at(step)["weight"]) == pytest.approx(step if step < 4 else slow)
+
+
+def test_batchnorm_follows_the_slow_weights():
+    """What training continues from has the very statistics of what is evaluated."""
+    classifier, states, _ = averaged(partial(Lookahead, every=6, keep=0.5, growth=0))  # with the last step, too
+    plain, _, _ = averaged(None)
+    found, last, other = classifier.net.state_dict(), states[5], plain.net.state_dict()
+    assert isinstance(classifier._evaluated, Lookahead) and classifier._evaluated.count == 2
+    for name in ("1.weight", "2.running_mean", "2.running_var"):  # training itself was the same until the twelfth step
+        torch.testing.assert_close(found[name], (last[name] + other[name]) / 2, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(tensor, classifier._evaluated.trained()[name]) for name, tensor in found.items())
+
+
+@pytest.mark.parametrize(
+    "choice", ["ema averaging.decay=0.8", "swa averaging.start=0.4", "lookahead averaging.every=5 averaging.growth=1"]
+)
 @pytest.mark.parametrize("every_n_steps", ["null", "2"])
 def test_a_killed_run_resumes_with_its_average(train, command, monkeypatch, choice, every_n_steps):
     settings = (
@@ -335,9 +417,14 @@ def test_best_and_last_have_the_average(train, command):
     [
         ("averaging=ema averaging.decay=1", "averaging.decay=1 must be between 0 and 1"),
         ("averaging=swa averaging.start=1", "averaging.start=1 must be in [0, 1)"),
+        ("averaging=lookahead averaging.every=0", "averaging.every=0 must be a whole number of steps, at least 1."),
+        ("averaging=lookahead averaging.keep=1", "averaging.keep=1 must be in [0, 1): what the slow weights keep"),
+        ("averaging=lookahead averaging.growth=-1", "averaging.growth=-1 must be a number of at least 0;"),
+        ("averaging=lookahead optimizer=schedule_free_sgd", "averaging: SGDScheduleFree averages the weights by"),
         ("averaging=swa +averaging.decay=1", "averaging: TailAverage refuses its arguments: "),
         ("averaging=ema optimizer=schedule_free_sgd", "averaging: SGDScheduleFree averages the weights by itself."),
         ("test_weights=ema", "test_weights=ema: type averaging=ema."),
+        ("test_weights=lookahead", "test_weights=lookahead: type averaging=lookahead."),
         ("label_smoothing=1", "label_smoothing=1 must be in [0, 1)"),
         ("l1=-1", "l1=-1 must be a number of at least 0."),
         ("test_flips=perhaps", "test_flips=perhaps must be true or false."),

@@ -1,7 +1,7 @@
 """Training with one set of weights, and evaluating another: averages of them.
 
-Schedule-Free optimizers (Defazio et al. 2024) average by themselves; `averaging=ema` and `averaging=swa` do
-it for any other.
+Schedule-Free optimizers (Defazio et al. 2024) average by themselves; `averaging=ema`, `averaging=swa` and
+`averaging=lookahead` do it for any other.
 """
 
 from collections.abc import Callable, Iterable
@@ -88,13 +88,13 @@ class OptimizersAverage(EvaluatedWeights):
 
 
 class Average(EvaluatedWeights):
-    """An average of the weights after each step.
+    """An average of the weights after the steps of training, or some of them.
 
     Not Lightning's WeightAveraging: it leaves the average out of checkpoints that hold weights alone, such as
     best.ckpt, and torch's AveragedModel makes the host wait for the device at each step.
 
     Attributes:
-        count: of how many steps it is the average so far; with none it is the net's own weights.
+        count: how many steps are in it so far; with none it is the net's own weights.
     """
 
     def __init__(self, net: nn.Module) -> None:
@@ -102,7 +102,7 @@ class Average(EvaluatedWeights):
         self.average, self.count, self._taken = State(), 0, 0
 
     def weight(self, step: int) -> float | None:
-        """How much the weights after this step count in the average; None: not at all, and there is no average yet."""
+        """How much the weights after this step count in the average; None: not at all."""
         raise NotImplementedError
 
     def take(self, step: int) -> None:
@@ -194,6 +194,50 @@ class TailAverage(Average):
             return evaluated
         update_bn(self.batches(), self.net)
         return copy_of(self.net)
+
+
+class Lookahead(Average):
+    """Slow weights that follow those that train, which now and then begin again from them (`averaging=lookahead`).
+
+    After every so many steps the slow weights, and BatchNorm's statistics with them, become keep x slow + (1 - keep) x
+    trained, and training continues from there (Zhang et al. 2019, with k = `every` and alpha = 1 - `keep`). As in timm
+    they begin as what the first `every` steps have trained.
+
+    Not timm's or pytorch_optimizer's wrapper of an optimizer: a run would be validated with the weights that train, and
+    `keep` could not grow.
+
+    Args:
+        every: steps of the optimizer.
+        keep: the fraction that the slow weights keep of themselves, at the end of training.
+        growth: after a fraction t of all steps they keep `keep` x t ** `growth`. 0 always keeps the same; with 3 the
+            slow weights are hardly slow at first (Jordan 2024).
+
+    Raises:
+        ValueError: for a value that is not allowed.
+    """
+
+    def __init__(
+        self, net: nn.Module, batches: Batches, total_steps: int, every: int, keep: float, growth: float
+    ) -> None:
+        if type(every) is not int or every < 1:
+            raise ValueError(f"averaging.every={every} must be a whole number of steps, at least 1.")
+        if not is_number(keep) or not 0 <= keep < 1:
+            raise ValueError(
+                f"averaging.keep={keep} must be in [0, 1): what the slow weights keep of themselves, for example 0.5."
+            )
+        if not is_number(growth) or growth < 0:
+            raise ValueError(f"averaging.growth={growth} must be a number of at least 0; 0 keeps the same throughout.")
+        super().__init__(net)
+        self.total_steps, self.every, self.keep, self.growth = total_steps, every, keep, growth
+
+    def weight(self, step: int) -> float | None:
+        return None if step % self.every else 1 - self.keep * min(1.0, step / self.total_steps) ** self.growth
+
+    def take(self, step: int) -> None:
+        before = self.count
+        super().take(step)
+        if self.count > before:
+            self.net.load_state_dict(self.average)
 
 
 def weights_to_train_on(checkpoint: dict[str, Any]) -> State:

@@ -126,7 +126,7 @@ def check(cfg: DictConfig, typed: Collection[str]) -> None:
             f"model.dropout={cfg.model.dropout} has no effect: no layer of model.layers says dropout. Leave it out, or "
             "name the layers that drop units, for example 'model.layers=[512 relu dropout, 256 relu]'."
         )
-    if cfg.test_weights in ("ema", "swa"):
+    if cfg.test_weights in ("ema", "lookahead", "swa"):
         raise ValueError(
             f"test_weights={cfg.test_weights}: type averaging={cfg.test_weights}. The average is then validated, and "
             "test_weights=best or last is that of the best epoch, or where training ended."

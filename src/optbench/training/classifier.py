@@ -52,7 +52,7 @@ class Classifier(pl.LightningModule):
         label_smoothing: the fraction of a label that goes to all classes alike, in training.
         l1: the loss has so many times the sum of the absolute parameters added, in training.
         average: called with the net, images for BatchNorm's statistics, and the number of steps of the whole training;
-            what it returns is evaluated instead of the net's own weights.
+            what it returns is evaluated instead of the net's own weights. A `Lookahead` also changes these.
         test_flips: also measure `test/flip_accuracy`: of the mean logits of an image and its mirror image.
     """
 
@@ -168,7 +168,8 @@ class Classifier(pl.LightningModule):
         if isinstance(self._evaluated, Average) and not self._evaluated.count:
             log.warning(
                 "averaging: training ended after step %s, before the average began, so the last weights themselves are "
-                "evaluated. A lower averaging.start, or callbacks.early_stopping=null, lets it begin.",
+                "evaluated. A lower averaging.start (swa) or averaging.every (lookahead) lets it begin, and so may "
+                "callbacks.early_stopping=null.",
                 self.trainer.global_step,
             )
         if self._evaluated:  # test_weights=last tests what the net has now
