@@ -188,6 +188,10 @@ def test_an_operation_that_is_not_deterministic() -> None:
     )
 
 
+def test_an_error_from_nowhere() -> None:
+    assert explain(KeyError("a")) == "Unexpected KeyError: 'a' (HYDRA_FULL_ERROR=1 shows the whole traceback.)"
+
+
 def test_the_advice_after_a_full_disk_quotes_a_folder_with_a_space(tmp_path: Path) -> None:
     (tmp_path / "my run" / ".hydra").mkdir(parents=True)
     file = tmp_path / "my run" / "checkpoints" / "last.ckpt"

@@ -88,6 +88,20 @@ def test_ones_own_pictures(command, run_folder, tmp_path):
     assert [float(rows[0][name]) for name in images.classes] == pytest.approx(shares.tolist(), abs=1e-5)
 
 
+def test_a_class_may_be_called_class(command, run_folder, tmp_path):
+    """Its probability has a column beside that of the predicted class."""
+    record = json.loads((run_folder / "summary.json").read_text())
+    record["classes"][:2] = ["class", "image"]
+    (run_folder / "summary.json").write_text(json.dumps(record))
+    Image.new("RGB", (32, 32)).save(tmp_path / "black.png")
+    result = command("evaluate", f"run={run_folder}", f"images={tmp_path / 'black.png'}")
+    assert result.status == 0, result.err
+    (row,) = rows_of(run_folder / "evaluation" / "best" / "predictions.csv")
+    assert list(row) == ["image", "class", "class (class)", "image (class)", *record["classes"][2:]]
+    assert row["image"] == str(tmp_path / "black.png") and row["class"] in record["classes"]
+    assert sum(float(share) for share in list(row.values())[2:]) == pytest.approx(1, abs=1e-4)
+
+
 def test_data_that_moved(command, run_folder):
     result = command("evaluate", f"run={run_folder}", 'overrides=["data.test_size=30"]')
     assert result.status == 0, result.err

@@ -181,7 +181,7 @@ def report(
     ]
     show("Per class", rows)
     counts = [
-        {"true class": name, **dict(zip(classes, row, strict=True))}
+        {"true class": name, **dict(zip(columns_of(classes, "true class"), row, strict=True))}
         for name, row in zip(classes, matrix.tolist(), strict=True)
     ]
     if len(classes) <= 20:
@@ -195,18 +195,24 @@ def report(
     print(f"Written to {output}")
 
 
+def columns_of(classes: Sequence[str], *taken: str) -> list[str]:
+    """A column for each class, called by its name, or where another column has that name `<name> (class)`."""
+    return [f"{name} (class)" if name in taken else name for name in classes]
+
+
 def classify(record: RunRecord, net: nn.Module, pictures: list[Path], output: Path) -> None:
     """Print the three likeliest classes of each picture, and write all probabilities to predictions.csv."""
     images, readable, unreadable = read_pictures(pictures, record.input["shape"][1])
     for reason in unreadable:
         print(f"Skipped: {reason}", file=sys.stderr)
     probabilities = logits_of(net, images, record).softmax(1)
+    columns = columns_of(record.classes, "image", "class")
     rows, shown = [], []
     for picture, row in zip(readable, probabilities, strict=True):
         best = row.argsort(descending=True)[:3].tolist()
         rows.append(
             {"image": str(picture), "class": record.classes[best[0]]}
-            | {name: round(float(p), 6) for name, p in zip(record.classes, row, strict=True)}
+            | {name: round(float(p), 6) for name, p in zip(columns, row, strict=True)}
         )
         shown.append(
             {"image": picture.name} | {f"{n}.": f"{record.classes[k]} {row[k]:.1%}" for n, k in enumerate(best, 1)}

@@ -93,10 +93,8 @@ def explain(error: BaseException) -> str:
             f"trainer.deterministic=true: {text.split()[0]} gives other last bits each time. Use another model.*, or "
             "trainer.deterministic=warn, with which the run cannot be repeated bit for bit."
         )
-    return (
-        f"Unexpected {type(error).__name__} in {Path(frames[-1].filename).name}, line {frames[-1].lineno}: {text} "
-        "(HYDRA_FULL_ERROR=1 shows the whole traceback.)"
-    )
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"Unexpected {type(error).__name__}{place}: {text} (HYDRA_FULL_ERROR=1 shows the whole traceback.)"
 
 
 TYPED = {str(value): wording.text(value) for value in (None, True, False)}
