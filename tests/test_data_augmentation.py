@@ -143,6 +143,14 @@ def test_an_image_has_no_more_mirrored_pixels_than_it_has_pixels():
     )
 
 
+def test_trivial_augment_needs_neighbours():
+    with pytest.raises(ValueError, match=r"needs images of at least 3 x 3 pixels; these have 8 x 2"):
+        TrivialAugment(31).check(8, 2)
+    TrivialAugment(31).check(3, 3)
+    for seed in range(20):
+        TrivialAugment(31)(pixels(8, 3, 3, seed), LABELS, seeded(seed))
+
+
 def test_no_padding_and_no_flip_change_nothing():
     images = torch.randn(5, 3, 4, 4)
     assert torch.equal(CropFlip(0, 0, "zero")(images, LABELS, seeded(0))[0], images)

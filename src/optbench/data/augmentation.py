@@ -332,6 +332,13 @@ class TrivialAugment(Augmentation):
             )
         self.strengths = strengths
 
+    def check(self, height: int, width: int) -> None:
+        if min(height, width) < 3:
+            raise ValueError(
+                "augmentation.trivial_augment sharpens pixels by their neighbours: it needs images of at least 3 x 3 "
+                f"pixels; these have {height} x {width}. Use augmentation=crop_flip, or larger images."
+            )
+
     def __call__(self, images: Tensor, labels: Tensor, generator: Draws) -> tuple[Tensor, Tensor]:
         batch = len(images)
         which = torch.randint(len(OPERATIONS), (batch,), generator=generator)
