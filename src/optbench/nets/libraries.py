@@ -30,8 +30,8 @@ def torchvision_net(
     """A network of `torchvision.models`: images `(B, 3, H, W)` in, logits `(B, classes)` out.
 
     Args:
-        small_images: for ResNets: the first layers keep the images' size, as He et al. 2015 do for CIFAR-10. They are
-            made for 224 pixels, and would leave one pixel of 32.
+        small_images: for ResNets: the first layers keep the images' size, as He et al. 2015 do for CIFAR-10. With its
+            usual ones, made for 224 pixels, the network leaves one pixel of 32.
         weights: null. Anything else is refused.
         options: further arguments of the network's builder, such as `dropout`.
 
