@@ -102,33 +102,14 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     samples, blocks = sample(facts)
     ranking = rank_configurations(frame, samples, count_statuses(facts), metric)
     order = list(ranking.configuration)
-    if facts.baseline is not None and facts.baseline not in order:
-        raise ValueError(
-            f"baseline={facts.baseline} is no configuration here{near(facts.baseline, order)} "
-            f"There are: {some(order, 12)}."
-        )
-    if every_pair and len(order) > MOST_ASKED:
-        pairs = len(order) * (len(order) - 1) // 2
-        raise ValueError(
-            f"pairs=all: {len(order)} configurations have {pairs:,} pairs, and it compares those of at most "
-            f"{MOST_ASKED}. Leave it out, give fewer runs, or compare by fewer keys (by=…)."
-        )
+    check_pairs(order, facts.baseline, every_pair)
     ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
     unequal = fairness.unfair(ledger, facts.by, facts.averaged)
     unfair_budgets = any(claim.item is fairness.Item.MAX_EPOCHS for claim in unequal)
     budgets = fairness.budgets(frame, facts.records) if unfair_budgets else {}
     chosen = tuned(ranking, facts.contestants, metric)
     grid = len(chosen) < (ranking.n > 0).sum()
-    compared = order if every_pair or not grid else [name for name in order if name in (*chosen, facts.baseline)]
-    against = None
-    if every_pair:
-        family = Family.ALL
-    elif facts.baseline is not None:
-        family, against = Family.BASELINE, facts.baseline
-    elif len(compared) > MOST_COMPARED:
-        family, against = Family.LEADER, leader(ranking)
-    else:
-        family = Family.WINNERS if grid else Family.ALL
+    compared, family, against = choose_pairs(ranking, chosen if grid else order, facts.baseline, every_pair)
 
     def table_of(rows: pd.DataFrame, questions: float) -> pd.DataFrame:
         return difference_table(
@@ -281,12 +262,6 @@ def ranks(
     ]
 
 
-def leader(ranking: pd.DataFrame) -> str:
-    """The best mean of those of which a claim can be made, if there is any: three seeds, and no run that diverged."""
-    sound = ranking[(ranking.n >= statistics.FEWEST) & (ranking.diverged == 0)]
-    return str((ranking if sound.empty else sound).configuration.iloc[0])
-
-
 def in_order(ranking: pd.DataFrame, metric: str) -> pd.DataFrame:
     """By rank, then by mean; then what has a result and no rank; last what has no result."""
     ranking = ranking.sort_values(
@@ -315,6 +290,50 @@ def flattery(facts: Facts) -> float:
         )
         sizes.append(statistics.flattery(validation, test, facts.higher_is_better))
     return float(np.mean(sizes)) if sizes else math.nan
+
+
+# which pairs are compared
+
+
+def check_pairs(configurations: Sequence[str], baseline: str | None, every_pair: bool) -> None:
+    """Raises ValueError for a baseline that is no configuration, or every pair of too many."""
+    if baseline is not None and baseline not in configurations:
+        raise ValueError(
+            f"baseline={baseline} is no configuration here{near(baseline, configurations)} "
+            f"There are: {some(configurations, 12)}."
+        )
+    if every_pair and len(configurations) > MOST_ASKED:
+        pairs = len(configurations) * (len(configurations) - 1) // 2
+        raise ValueError(
+            f"pairs=all: {len(configurations)} configurations have {pairs:,} pairs, and it compares those of at most "
+            f"{MOST_ASKED}. Leave it out, give fewer runs, or compare by fewer keys (by=…)."
+        )
+
+
+def choose_pairs(
+    ranking: pd.DataFrame, chosen: Sequence[str], baseline: str | None, every_pair: bool
+) -> tuple[list[str], Family, str | None]:
+    """The configurations that are compared, in the order of the ranking, and `family` and `against` of `Judgement`.
+
+    Args:
+        chosen: of a grid the tuned configurations, else all.
+    """
+    order = list(ranking.configuration)
+    if every_pair:
+        return order, Family.ALL, None
+    wanted = {*chosen, baseline}
+    compared = [name for name in order if name in wanted]
+    if baseline is not None:
+        return compared, Family.BASELINE, baseline
+    if len(compared) > MOST_COMPARED:
+        return compared, Family.LEADER, leader(ranking)
+    return compared, (Family.WINNERS if len(chosen) < len(order) else Family.ALL), None
+
+
+def leader(ranking: pd.DataFrame) -> str:
+    """The best mean of those of which a claim can be made, if there is any: three seeds, and no run that diverged."""
+    sound = ranking[(ranking.n >= statistics.FEWEST) & (ranking.diverged == 0)]
+    return str((ranking if sound.empty else sound).configuration.iloc[0])
 
 
 # what is unfair
