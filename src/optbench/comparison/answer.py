@@ -9,7 +9,7 @@ from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
 from optbench.comparison.looks import looks_sentence
-from optbench.comparison.verdicts import CLAIMED, DECIDED, Verdict, turned
+from optbench.comparison.verdicts import CLAIMED, DECIDED, Verdict, claims_of, turned
 from optbench.records import metrics, wording
 from optbench.records.record import STATUSES
 from optbench.records.wording import joined, plural
@@ -187,7 +187,7 @@ def by_network(facts: Facts, judgement: Judgement) -> list[str]:
     if not any(pair["verdict"] in (*DECIDED, Verdict.UNDECIDED) for name in several for pair in pairs[name]):
         return []  # one seed
 
-    claims = {name: claimed(pairs[name]) for name in several}
+    claims = {name: claims_of(pairs[name]) for name in several}
     outcomes: dict[str, list[str]] = {}
     for network, its in trained.items():
         outcomes.setdefault(outcome(its, pairs[network], claims.get(network, set())), []).append(network)
@@ -201,12 +201,6 @@ def by_network(facts: Facts, judgement: Judgement) -> list[str]:
     else:
         depends = "Whether the best optimizer depends on the network stays open: no two of these claims contradict."
     return [f"By network: {'; '.join(parts)}. {depends}"]
-
-
-def claimed(pairs: Sequence[Pair]) -> set[tuple[str, str]]:
-    """The better and the worse of each pair with a claim."""
-    better = {(pair["a"], pair["b"]) for pair in pairs if pair["verdict"] == Verdict.BETTER}
-    return better | {(pair["b"], pair["a"]) for pair in pairs if pair["verdict"] == Verdict.WORSE}
 
 
 def unbeaten(optimizers: Sequence[str], claims: Set[tuple[str, str]]) -> list[str]:

@@ -15,7 +15,7 @@ from optbench.comparison.importance import Combinations, Importance, combine, im
 from optbench.comparison.looks import over_looks
 from optbench.comparison.sensitivity import Interaction, Sensitivity, interaction, sensitivity
 from optbench.comparison.times import choose_targets
-from optbench.comparison.verdicts import Family, Verdict, difference_table
+from optbench.comparison.verdicts import Family, claims_of, difference_table
 from optbench.records import metrics
 from optbench.records.record import STATUSES
 from optbench.records.wording import near, some
@@ -248,10 +248,8 @@ def ranks(
     ranking: pd.DataFrame, compared: Collection[str], differences: pd.DataFrame, baseline: str | None
 ) -> list[int]:
     """One more than the number of configurations that are claimed better; 0 without a result or a comparison."""
-    claims = [(pair.a, pair.b) for pair in differences[differences.verdict == Verdict.BETTER].itertuples()]
-    claims += [(pair.b, pair.a) for pair in differences[differences.verdict == Verdict.WORSE].itertuples()]
-    above: dict[str, set[str]] = {}
-    for better, worse in claims:
+    above: dict[str, set[str]] = {}  # configuration -> those that are claimed better than it
+    for better, worse in claims_of(differences.to_dict("records")):
         above.setdefault(worse, set()).add(better)
     for others in above.values():
         if baseline in others:  # what is worse than the baseline is worse than all that is better than it

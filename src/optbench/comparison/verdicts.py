@@ -1,7 +1,7 @@
 """What is claimed of two configurations, and of which: verdicts, families, and the table of differences."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
@@ -120,6 +120,19 @@ def verdict_of(pair: Any, sign: int, budgets: Mapping[str, Hashable]) -> tuple[V
     if not pair.p_adjusted < statistics.ALPHA:
         return (Verdict.EQUIVALENT if pair.equivalent else Verdict.UNDECIDED), ""
     return (Verdict.BETTER if sign * pair.difference > 0 else Verdict.WORSE), ""
+
+
+def claims_of(pairs: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    """`(better, worse)` of each pair with a claim.
+
+    Args:
+        pairs: `a`, `b` and `verdict` of each.
+    """
+    return {
+        (pair["a"], pair["b"]) if pair["verdict"] == Verdict.BETTER else (pair["b"], pair["a"])
+        for pair in pairs
+        if pair["verdict"] in CLAIMED
+    }
 
 
 def seen_from(table: pd.DataFrame, baseline: str | None, sign: int) -> pd.DataFrame:
