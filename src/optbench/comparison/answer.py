@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Sequence, Set
 from typing import Any
 
+import pandas as pd
+
 from optbench.comparison import statistics
 from optbench.comparison.facts import Facts
 from optbench.comparison.judgement import Judgement
@@ -91,32 +93,32 @@ def how_tuned(facts: Facts, judgement: Judgement) -> list[str]:
 def decided(facts: Facts, judgement: Judgement) -> list[str]:
     """What the differences claim of the tuned configurations: the leader against all others, then the others."""
     metric, chosen = facts.metric, judgement.tuned
-    among = judgement.differences[judgement.differences.a.isin(chosen) & judgement.differences.b.isin(chosen)]
-    pairs = among.to_dict("records")  # without a baseline, `a` is the better of each
-    claims = [pair for pair in pairs if pair["verdict"] == Verdict.BETTER]
+    among = among_tuned(judgement)
+    claims = with_verdict(among.to_dict("records"), Verdict.BETTER)  # without a baseline, `a` is the better of each
     beats = Counter(pair["b"] for pair in claims)
     leader = judgement.against or min(chosen, key=lambda name: beats[name])  # the first of them in the ranking
     means = judgement.ranking.set_index("configuration")["mean"][chosen]
     best = leader == (means.idxmax() if facts.higher_is_better else means.idxmin())
     of_these = "Of these, " if how_tuned(facts, judgement) else ""
     first = "has the best mean of those with three seeds and no diverged run" if judgement.against else "comes first"
-    opening = f"{of_these}{leader} {'has the best mean' if best else first}"
-    its = among[(among.a == leader) | (among.b == leader)]
-    mine = turned(its, its.b == leader).to_dict("records")
-    beaten = [pair for pair in mine if pair["verdict"] == Verdict.BETTER]
-    equal = [pair for pair in mine if pair["verdict"] == Verdict.EQUIVALENT]
-    open_ = [pair for pair in mine if pair["verdict"] == Verdict.UNDECIDED]
-    within = wording.difference(metric, judgement.margin, sign=False)
+    opening = f"{of_these}{leader} {'has the best mean' if best else first}"  # of the first sentence, if none is beaten
+
+    of_leader = among[(among.a == leader) | (among.b == leader)]
+    pairs = turned(of_leader, of_leader.b == leader).to_dict("records")  # the leader is `a` of each
+    beaten, equal, open_ = (
+        with_verdict(pairs, verdict) for verdict in (Verdict.BETTER, Verdict.EQUIVALENT, Verdict.UNDECIDED)
+    )
     said = how_tuned(facts, judgement)
     if beaten:
         said.append(f"{leader} is better in {metric} than {listed(beaten, metric, 'b')}.")
     if equal:
         lead = "" if beaten else f"{opening}, and "
+        within = wording.difference(metric, judgement.margin, sign=False)
         said.append(f"{lead}{names(equal, 'b')} {be(equal)} equivalent to {leader} within {within}.")
     if open_:
         lead = "Against" if beaten or equal else f"{opening}, but against"
         said.append(f"{lead} {names(open_, 'b')} it is undecided: {chance(open_, metric)}.")
-    for reason, untold in unsaid(mine).items():
+    for reason, untold in unsaid(pairs).items():
         if beaten or equal or open_:
             said.append(f"Nothing can be said of {leader} against {names(untold, 'b')}: {reason}.")
         else:
@@ -128,15 +130,18 @@ def decided(facts: Facts, judgement: Judgement) -> list[str]:
         said.append(f"Also: {'; '.join(others[:MOST] + more)}.")
     said += plan(open_, judgement, metric)
     if not claims and (among.verdict == Verdict.UNDECIDED).any():
-        n = judgement.ranking.set_index("configuration").n[chosen]
-        seeds = f"{n.min()} seeds" if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
-        least = float(among.detectable.median())
-        size = wording.difference(metric, least, 1, sign=False)
-        if metrics.metric(metric).is_fraction and least >= 1:
-            said.append(f"With {seeds} each and so much spread, no difference could have been found.")
-        else:
-            said.append(f"With {seeds} each, a difference had to measure about {size} to be found.")
+        said.append(detectable(judgement, float(among.detectable.median()), metric))
     return said
+
+
+def detectable(judgement: Judgement, least: float, metric: str) -> str:
+    """How large a difference (`least`) these numbers of seeds could find."""
+    n = judgement.ranking.set_index("configuration").n[judgement.tuned]
+    seeds = f"{n.min()} seeds" if n.min() == n.max() else f"{n.min()} to {n.max()} seeds"
+    if metrics.metric(metric).is_fraction and least >= 1:
+        return f"With {seeds} each and so much spread, no difference could have been found."
+    size = wording.difference(metric, least, 1, sign=False)
+    return f"With {seeds} each, a difference had to measure about {size} to be found."
 
 
 def against_baseline(facts: Facts, judgement: Judgement) -> list[str]:
@@ -146,12 +151,12 @@ def against_baseline(facts: Facts, judgement: Judgement) -> list[str]:
     pairs = [pair for pair in rows if pair["b"] == baseline and pair["a"] in chosen]
     said = how_tuned(facts, judgement)
     for verdict in (Verdict.BETTER, Verdict.WORSE):
-        if found := [pair for pair in pairs if pair["verdict"] == verdict]:
+        if found := with_verdict(pairs, verdict):
             said.append(f"{listed(found, metric, 'a')} {be(found)} {verdict} in {metric} than the baseline {baseline}.")
-    if equal := [pair for pair in pairs if pair["verdict"] == Verdict.EQUIVALENT]:
+    if equal := with_verdict(pairs, Verdict.EQUIVALENT):
         within = wording.difference(metric, judgement.margin, sign=False)
         said.append(f"{names(equal, 'a')} {be(equal)} equivalent to the baseline {baseline} within {within}.")
-    if open_ := [pair for pair in pairs if pair["verdict"] == Verdict.UNDECIDED]:
+    if open_ := with_verdict(pairs, Verdict.UNDECIDED):
         said.append(f"{names(open_, 'a')} against the baseline {baseline} is undecided: {chance(open_, metric)}.")
     said += plan(open_, judgement, metric)
     for reason, untold in unsaid(pairs).items():
@@ -174,11 +179,8 @@ def by_network(facts: Facts, judgement: Judgement) -> list[str]:
     trained: dict[str, list[str]] = {}
     for name in judgement.tuned:
         trained.setdefault(model[name], []).append(optimizer[name])
-    of_tuned = judgement.differences[
-        judgement.differences.a.isin(judgement.tuned) & judgement.differences.b.isin(judgement.tuned)
-    ]
     pairs: dict[str, list[Pair]] = {network: [] for network in trained}
-    for pair in of_tuned.to_dict("records"):
+    for pair in among_tuned(judgement).to_dict("records"):
         if model[pair["a"]] == model[pair["b"]]:
             pairs[model[pair["a"]]].append(pair | {"a": optimizer[pair["a"]], "b": optimizer[pair["b"]]})
     several = [network for network, its in trained.items() if len(its) > 1]
@@ -221,6 +223,16 @@ def outcome(optimizers: Sequence[str], pairs: Sequence[Pair], claims: Set[tuple[
     if among & {Verdict.UNKNOWN, Verdict.WITHHELD}:
         return f"nothing can be said of {wording.names(ahead, MOST)}"
     return f"it is undecided between {wording.names(ahead, MOST)}"
+
+
+def among_tuned(judgement: Judgement) -> pd.DataFrame:
+    """The rows of `Judgement.differences` of which both configurations are tuned."""
+    pairs = judgement.differences
+    return pairs[pairs.a.isin(judgement.tuned) & pairs.b.isin(judgement.tuned)]
+
+
+def with_verdict(pairs: Sequence[Pair], verdict: Verdict) -> list[Pair]:
+    return [pair for pair in pairs if pair["verdict"] == verdict]
 
 
 def unsaid(pairs: Sequence[Pair]) -> dict[str, list[Pair]]:
