@@ -145,29 +145,32 @@ def over_looks(
     configurations trained for it: with old runs alone, a later and higher level would be a second chance.
 
     Args:
-        blocks: as `statistics.compare_pairs` takes them, with a level `seed`.
-        last_seed: the highest seed of each configuration that began to train.
-        table_of: the table of differences of some blocks, for this many questions.
+        blocks: results, `(blocks, configurations)`, with a level `seed` in the index unless they are empty.
+        last_seed: configuration -> the highest seed with which it began to train.
+        table_of: makes `Judgement.differences` of some rows of `blocks`, for this many questions.
+
+    Returns:
+        as `Judgement.differences`; before the first look, nothing is claimed in it.
     """
-    kept: dict[frozenset[str], dict[str, Any]] = {}
     seeds = blocks.index.get_level_values("seed") - plan.first_seed if "seed" in blocks.index.names else pd.Index([])
-    before, columns = 0, None
+    if not plan.looks:
+        first = min(plan.levels)
+        table = table_of(blocks[seeds < first], ALPHA / plan.levels[first])
+        table = table.assign(verdict=Verdict.WITHHELD, reason=str(Silence.PLANNED))
+        table[[*SURE, "seeds_low", "seeds_high"]] = math.nan
+        return table
+    kept: dict[frozenset[str], dict[str, Any]] = {}  # of each pair, its row
+    before = 0  # seeds of the previous look
     for look in plan.looks:
         table = table_of(blocks[seeds < look.seeds], ALPHA / look.level)
-        columns = table.columns
         for row in table.to_dict("records"):
             pair = frozenset((row["a"], row["b"]))
             trained = min(last_seed[row["a"]], last_seed[row["b"]]) - plan.first_seed >= before
+            # what was decided stays so until a later look decides again
             if pair not in kept or (trained and (row["verdict"] in DECIDED or kept[pair]["verdict"] not in DECIDED)):
                 kept[pair] = row
         before = look.seeds
-    if columns is not None:
-        return pd.DataFrame(list(kept.values()), columns=columns)
-    first = min(plan.levels)
-    table = table_of(blocks[seeds < first], ALPHA / plan.levels[first])
-    table = table.assign(verdict=Verdict.WITHHELD, reason=str(Silence.PLANNED))
-    table[[*SURE, "seeds_low", "seeds_high"]] = math.nan
-    return table
+    return pd.DataFrame(list(kept.values()), columns=table.columns)
 
 
 def looks_sentence(looks: Looks) -> str:
