@@ -50,7 +50,7 @@ class Search:
     Attributes:
         contestant: its record; `configuration`: what its final runs are called, '' where there are none.
         trials: one row per trial within the budget: `trial`, `score`, `diverged`, `seconds`, `epochs`, `rate`,
-            `claimed` (the validation of what the final is compared by).
+            `claimed` (the validation of what the final is compared by), `device` ('' where it is not recorded).
         curve: one row per number of trials `k`: `median` of the best score, `low` and `high` (simultaneous for all k;
             nan without a band), `seconds`.
         best: the best trial of the search, None where all diverged.
@@ -129,28 +129,28 @@ def read_tuning(folder: Path, facts: Facts) -> Tuning:
     """
     record = Record.read(folder)
     metric = str(record.settings["metric"])
-    sign, devices = metrics.sign(metric), set[str]()
     exact = (
         record.settings["sampler"] == "random"
         and record.settings["budget"] == "trials"  # how many fit into seconds depends on what was drawn
         and not any(c.widened for c in record.contestants)
     )
-    searches = [read_search(folder, record, its, facts, devices, exact) for its in record.contestants]
+    searches = [read_search(folder, record, its, facts, exact) for its in record.contestants]
+    devices = {device for search in searches for device in search.trials.device if device}
     return Tuning(
         record=record,
         final_seeds=sorted(set(map(int, facts.runs.seed))),
         metric=metric,
-        sign=sign,
+        sign=metrics.sign(metric),
         claimed=claimed_metric(metric, facts),
         searches=searches,
-        chances=chances({s.name: sign * s.trials.score.fillna(-sign * math.inf) for s in searches}),
+        chances=chances({search.name: ascending(search.trials.score, metric) for search in searches}),
         exact=exact,
         timed=len(devices) <= 1,
     )
 
 
-def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, devices: set[str], exact: bool) -> Search:
-    """One search, in numbers. The names of the devices that its trials ran on are added to `devices`."""
+def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, exact: bool) -> Search:
+    """One search, in numbers."""
     metric = str(record.settings["metric"])
     rows = []
     for trial in range(its.counted):
@@ -167,10 +167,9 @@ def read_search(folder: Path, record: Record, its: Contestant, facts: Facts, dev
                 "epochs": run.epochs,
                 "rate": number(its.trials[trial].values, RATE),
                 "claimed": math.nan if diverged else number(judged, claimed_metric(metric, facts)),
+                "device": device_name(run.device) if run.device else "",
             }
         )
-        if run.device:
-            devices.add(device_name(run.device))
     trials = pd.DataFrame(rows)
     best = None if trials.diverged.all() else int((metrics.sign(metric) * trials.score).idxmax())
 
@@ -203,6 +202,11 @@ def claimed_metric(metric: str, facts: Facts) -> str:
     return same if metrics.name_of(same) in metrics.METRICS else metric
 
 
+def ascending(scores: pd.Series, metric: str) -> pd.Series:
+    """The scores such that more is better: a loss counts negative, and a run that diverged is -inf."""
+    return (metrics.sign(metric) * scores).fillna(-math.inf)
+
+
 def tuning_curve(trials: pd.DataFrame, metric: str, exact: bool) -> pd.DataFrame:
     """As `Search.curve`. The first trial has the defaults; of k trials, the other k - 1 are draws.
 
@@ -210,7 +214,7 @@ def tuning_curve(trials: pd.DataFrame, metric: str, exact: bool) -> pd.DataFrame
     draws' distribution with its band.
     """
     sign = metrics.sign(metric)
-    values = (sign * trials.score).fillna(-math.inf).to_numpy()
+    values = ascending(trials.score, metric).to_numpy()
     default, draws, k = values[0], values[1:], np.arange(1, len(values) + 1)
     low, median, high = (np.full(len(k), default) for _ in range(3))
     if len(draws):
