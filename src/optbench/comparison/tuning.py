@@ -280,18 +280,21 @@ def chances(values: dict[str, pd.Series]) -> pd.DataFrame:
         values: of each search its scores, higher is better, -inf of a run that diverged; the first has the defaults.
     """
     budget = min(map(len, values.values()))
-    grid = np.unique(np.concatenate([its.to_numpy() for its in values.values()]))
-    nodes, weights = np.polynomial.legendre.leggauss(len(values) // 2 + 1)  # exact for a product of so many lines
+    grid = np.unique(np.concatenate([its.to_numpy() for its in values.values()]))  # every score that there is
+    # Equal scores draw lots: numbers from 0 to 1, of which the highest wins. The chance is an integral over the lot of
+    # the winner, exact with these lots: the integrand is a polynomial, a product of one line per other search.
+    nodes, weights = np.polynomial.legendre.leggauss(len(values) // 2 + 1)  # of -1 to 1
+    lots, weights = (1 + nodes) / 2, weights / 2
     rows = []
     for k in range(1, budget + 1):
-        reached = np.array([best_of(its.to_numpy(), k, grid) for its in values.values()])  # (searches, grid)
-        before = np.hstack([np.zeros((len(reached), 1)), reached[:, :-1]])
-        jump = reached - before
+        at_most = np.array([best_of(its.to_numpy(), k, grid) for its in values.values()])  # (searches, grid)
+        below = np.hstack([np.zeros((len(at_most), 1)), at_most[:, :-1]])
+        equal = at_most - below
         row = {}
         for i, name in enumerate(values):
-            others = np.delete(np.arange(len(reached)), i)
-            product = [(before[others] + (1 + t) / 2 * jump[others]).prod(0) for t in nodes]
-            row[name] = float((jump[i] * (weights / 2 @ np.array(product))).sum())
+            others = np.delete(np.arange(len(values)), i)
+            others_lose = [(below[others] + lot * equal[others]).prod(0) for lot in lots]  # each (grid,)
+            row[name] = float((equal[i] * (weights @ np.array(others_lose))).sum())
         rows.append({"k": k, **row})
     return pd.DataFrame(rows)
 
@@ -304,12 +307,18 @@ def best_of(values: Floats, k: int, grid: Floats) -> Floats:
 
 
 def luck(scores: Sequence[float], sign: int, claimed: Sequence[float] | None = None) -> float:
-    """By how much the best of a search would differ from that of another one: the standard deviation of the best of
-    half of its draws, over all halves. Of all of them it is less, which errs on the safe side.
+    """By how much the best of a search would differ from the best of another such search.
+
+    It is the standard deviation of the best of half of the draws, over all halves. The best of all draws differs by
+    less, so this errs on the safe side.
 
     Args:
         scores: of each trial, nan where it diverged; the first has the defaults, which every search has.
+        sign: 1 where a higher score is better, else -1.
         claimed: what a claim is about, of each trial, where that is not the score that chooses.
+
+    Returns:
+        in the unit of what a claim is about; nan for fewer than two draws, and where all draws diverged.
     """
     values, reached = np.asarray(scores, float), np.asarray(scores if claimed is None else claimed, float)
     order = 1 + np.argsort(sign * values[1:], kind="stable")  # nan sorts last
@@ -317,11 +326,12 @@ def luck(scores: Sequence[float], sign: int, claimed: Sequence[float] | None = N
     half = n // 2
     if half < 1 or not len(known):
         return math.nan
-    place = np.arange(n - len(known), n)  # in ascending order, those that diverged first
-    chance = np.array([math.comb(int(i), half - 1) for i in place], float) / math.comb(n, half)
-    best = np.where(sign * values[known] <= sign * values[0], reached[0], reached[known])
-    mean = float((chance * best).sum() / chance.sum())
-    return math.sqrt(float((chance * (best - mean) ** 2).sum() / chance.sum()))
+    worse = np.arange(n - len(known), n)  # how many draws are worse than each of `known`: first, those that diverged
+    # of all halves, those with this draw and otherwise only worse ones
+    chance = np.array([math.comb(int(i), half - 1) for i in worse], float) / math.comb(n, half)
+    best = np.where(sign * values[known] <= sign * values[0], reached[0], reached[known])  # also of the defaults
+    mean = np.average(best, weights=chance)
+    return math.sqrt(float(np.average((best - mean) ** 2, weights=chance)))
 
 
 def beyond_luck(difference: float, half: float, lucks: Sequence[float], tests: int) -> bool:
