@@ -59,11 +59,12 @@ def read_table(path: Path, metric: str) -> tuple[list[ForeignRun], str]:
         ValueError: with the line and the column, where the table does not say which runs there were.
     """
     table = read_cells(path)
-    named = {name: name.lower() if name.lower() in RESERVED else metric_key(name) for name in table.columns}
-    check_columns(table, named)
-    known = {key: name for name, key in named.items() if key in RESERVED}
-    measured = {name: key for name, key in named.items() if key and key not in RESERVED}
-    factors = [name for name, key in named.items() if key is None]
+    # what each column is: one of RESERVED, a metric's key, '' where it is not read, None for a factor
+    kinds = {name: name.lower() if name.lower() in RESERVED else metric_key(name) for name in table.columns}
+    check_columns(table, kinds)
+    known = {key: name for name, key in kinds.items() if key in RESERVED}
+    measured = {name: key for name, key in kinds.items() if key and key not in RESERVED}
+    factors = [name for name, key in kinds.items() if key is None]
     if metric in measured.values():
         check_known(metric, str(path))
 
@@ -73,15 +74,15 @@ def read_table(path: Path, metric: str) -> tuple[list[ForeignRun], str]:
     progress = {key: numbers(table, known[key], key) for key in PROGRESS if key in known}
     seeds = whole_numbers(table, known["seed"])
     settings = {name: settings_of(table.columns[name]) for name in factors}
-    groups = runs_of(table, settings, seeds, progress)
-    rows = pd.DataFrame({**progress, **values}).to_dict("records")
+    groups = rows_of_runs(table, settings, seeds, progress)
+    cells = pd.DataFrame({**progress, **values}).to_dict("records")
 
     runs = []
-    for group in groups:
-        own: list[Row] = [{str(key): x for key, x in rows[k].items() if not math.isnan(x)} for k in group]
-        for number, row in enumerate(own if progress else [], 1):
-            row.setdefault("epoch", float(number))
-        first, last = group[0], group[-1]
+    for rows in groups:
+        own: list[Row] = [{str(key): x for key, x in cells[row].items() if not math.isnan(x)} for row in rows]
+        for epoch, point in enumerate(own if progress else [], 1):
+            point.setdefault("epoch", float(epoch))
+        first, last = rows[0], rows[-1]
         record = record_of(
             str(path),
             {name: column[first] for name, column in settings.items() if column[first] is not None},
@@ -90,23 +91,26 @@ def read_table(path: Path, metric: str) -> tuple[list[ForeignRun], str]:
             metric,
             status=status_of(table, known.get("status"), last, list(measured)),
         )
-        runs.append(ForeignRun(Path(f"{path}:{table.lines[min(group)]}"), record, own if progress else []))
-    alone = [name for name in factors if len({settings[name][group[0]] for group in groups}) == len(groups)]
-    unread = [name for name, key in named.items() if key == ""]
-    reading = (
-        f"{path.name}: {plural(len(table.lines), 'row')} "
-        f"{'is' if len(table.lines) == 1 else 'are'} {plural(len(runs), 'run')}. "
-        f"Factors: {some(factors, MOST_LISTED) or 'none'}. Metrics: {listed(measured, per_cent)}."
-    )
+        runs.append(ForeignRun(Path(f"{path}:{table.lines[min(rows)]}"), record, own if progress else []))
+
+    counted = f"{plural(len(table.lines), 'row')} {'is' if len(table.lines) == 1 else 'are'} {plural(len(runs), 'run')}"
+    said = [
+        f"{path.name}: {counted}.",
+        f"Factors: {some(factors, MOST_LISTED) or 'none'}.",
+        f"Metrics: {listed(measured, per_cent)}.",
+    ]
     if progress:
-        reading += f" The rows of a run are its curve, by {joined(list(progress))}"
-        reading += "." if "epoch" in progress else "; its epochs are counted by rows."
-    if alone and len(set(seeds)) > 1:
-        reading += (
-            f" No two runs share a value of {joined(alone)}: if it was measured and not chosen, leave it out, or say "
+        epochs = "" if "epoch" in progress else "; its epochs are counted by rows"
+        said.append(f"The rows of a run are its curve, by {joined(list(progress))}{epochs}.")
+    unique = [name for name in factors if len({settings[name][rows[0]] for rows in groups}) == len(groups)]
+    if unique and len(set(seeds)) > 1:
+        said.append(
+            f"No two runs share a value of {joined(unique)}: if it was measured and not chosen, leave it out, or say "
             "with by= what is compared."
         )
-    return runs, reading + (f" Not read: {some(unread, MOST_LISTED)}." if unread else "")
+    if unread := [name for name, key in kinds.items() if key == ""]:
+        said.append(f"Not read: {some(unread, MOST_LISTED)}.")
+    return runs, " ".join(said)
 
 
 def read_cells(path: Path) -> Cells:
@@ -170,26 +174,26 @@ def check_header(path: Path, header: Sequence[str]) -> None:
         raise ValueError(f"{path}, line 1: there are two columns {twice[0]}.")
 
 
-def check_columns(table: Cells, named: dict[str, str | None]) -> None:
-    """Refuse a table whose columns do not say what it is."""
-    there = f"Line 1 has {some(list(named), MOST_LISTED)}."
-    for name, key in named.items():
-        if twice := [other for other in named if key and named[other] == key and other != name]:
+def check_columns(table: Cells, kinds: dict[str, str | None]) -> None:
+    """Raises ValueError for a table whose columns do not say what they are, or which lacks a seed or a metric."""
+    there = f"Line 1 has {some(list(kinds), MOST_LISTED)}."
+    for name, key in kinds.items():
+        if twice := [other for other in kinds if key and kinds[other] == key and other != name]:
             raise ValueError(
                 f"{table.path}, line 1: columns {name} and {twice[0]} both are {key}. Leave one of them out, or "
                 "rename it."
             )
-    if "seed" not in named.values():
-        like = next((name for name in named if "seed" in name.lower()), None)
+    if "seed" not in kinds.values():
+        like = next((name for name in kinds if "seed" in name.lower()), None)
         rename = f" Rename {like} to seed, if that is it." if like else ""
         raise ValueError(
             f"{table.path} has no column seed. {there}{rename} Seeds are the samples of a comparison: add the random "
             "seed of each run. If runs had none, number the runs of each configuration 0, 1, 2, …"
         )
-    if not any(key for key in named.values() if key not in RESERVED):
+    if not any(key for key in kinds.values() if key not in RESERVED):
         raise ValueError(
             f"{table.path} has no metric. {there} A metric is a column such as test/accuracy, val_loss or accuracy; "
-            f"names that are known: {', '.join(metrics.KNOWN)}{near(next(iter(named)), metrics.KNOWN).rstrip('.')}."
+            f"names that are known: {', '.join(metrics.KNOWN)}{near(next(iter(kinds)), metrics.KNOWN).rstrip('.')}."
         )
 
 
@@ -235,7 +239,7 @@ def settings_of(cells: Sequence[str]) -> list[Any]:
     return [parsed[cell] for cell in cells]
 
 
-def runs_of(
+def rows_of_runs(
     table: Cells, settings: dict[str, list[Any]], seeds: list[int], progress: dict[str, pd.Series]
 ) -> list[list[int]]:
     """The rows of each run: those with the same factors and seed, in the order of its epochs.
