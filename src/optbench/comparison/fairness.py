@@ -238,6 +238,11 @@ def same(item: Item, values: Sequence[Any], what: str = "") -> Claim:
         counted = [f"{name} ({plural(count, 'run')})" for name, count in zip(shown, counts.values(), strict=True)]
         return Claim(item, False, some(counted, MOST))
     text = f"{shown[0]} ({what})" if what and what not in shown[0] else shown[0]
+    return agreed(item, text, missing)
+
+
+def agreed(item: Item, text: str, missing: int) -> Claim:
+    """What all runs agree on, except for `missing` runs that do not record it: with these, nobody can tell."""
     if missing:
         return Claim(item, None, f"{text}; not recorded by {plural(missing, 'run')}")
     return Claim(item, True, text)
@@ -252,11 +257,15 @@ def within_seeds(item: Item, records: Sequence[RunRecord], key: str) -> Claim:
         return Claim(item, None, "not recorded by every run")
     different = [seed for seed, hashes in by_seed.items() if len(hashes) > 1]
     if different:
-        return Claim(
-            item, False, f"differ between configurations at {len(different)} of {plural(len(by_seed), 'seed')}"
-        )
-    seeds = "the one seed" if len(by_seed) == 1 else f"each of {len(by_seed)} seeds"
-    return Claim(item, True, f"the same for every configuration at {seeds} (hashes)")
+        where = f"{len(different)} of {plural(len(by_seed), 'seed')}"
+        return Claim(item, False, f"differ between configurations at {where}")
+    return Claim(item, True, f"the same for every configuration at {each_seed(records)} (hashes)")
+
+
+def each_seed(records: Sequence[RunRecord]) -> str:
+    """`the one seed`, `each of 3 seeds`."""
+    seeds = len({record.seed for record in records})
+    return "the one seed" if seeds == 1 else f"each of {seeds} seeds"
 
 
 def same_networks(nets: Sequence[str], configurations: Sequence[str]) -> Claim:
@@ -282,9 +291,7 @@ def within_networks(item: Item, records: Sequence[RunRecord], key: str, nets: Se
     different = [f"of {net}: {claim.text}" for net, claim in claims.items() if not claim.equal]
     if different:
         return Claim(item, False, some(different, MOST, "; "))
-    seeds = len({record.seed for record in records})
-    where = "the one seed" if seeds == 1 else f"each of {seeds} seeds"
-    return Claim(item, True, f"the same for every configuration of one network at {where} (hashes)")
+    return Claim(item, True, f"the same for every configuration of one network at {each_seed(records)} (hashes)")
 
 
 def same_parameters(records: Sequence[RunRecord], nets: Sequence[str]) -> Claim:
@@ -297,27 +304,18 @@ def same_parameters(records: Sequence[RunRecord], nets: Sequence[str]) -> Claim:
     if len(set().union(*counts.values())) < 2 or any(len(its) > 1 for its in counts.values()):
         return same(Item.PARAMETERS, numbers)
     text = some([f"{net} {next(iter(its))}" for net, its in counts.items()], MOST)
-    missing = numbers.count(None)
-    return Claim(
-        Item.PARAMETERS,
-        None if missing else True,
-        f"the same in every run of one network: {text}"
-        + (f"; not recorded by {plural(missing, 'run')}" if missing else ""),
-    )
+    return agreed(Item.PARAMETERS, f"the same in every run of one network: {text}", numbers.count(None))
 
 
 def same_seeds(seeds: dict[str, list[int]]) -> Claim:
     """Whether every configuration has the same seeds."""
-    sets = {tuple(sorted(set(found))) for found in seeds.values()}
-    if len(sets) == 1:
-        found = sets.pop()
-        return Claim(
-            Item.SEEDS, True, ", ".join(map(str, found[:20])) + (f" … ({len(found)})" if len(found) > 20 else "")
-        )
-    text = "; ".join(
-        f"{name}: {', '.join(map(str, sorted(set(found))[:10]))}" for name, found in list(seeds.items())[:MOST]
-    )
-    more = f"; and {len(seeds) - MOST} more" if len(seeds) > MOST else ""
+    sets = {name: sorted(set(found)) for name, found in seeds.items()}
+    first, *others = sets.values()
+    if all(found == first for found in others):
+        more = f" … ({len(first)})" if len(first) > 20 else ""
+        return Claim(Item.SEEDS, True, ", ".join(map(str, first[:20])) + more)
+    text = "; ".join(f"{name}: {', '.join(map(str, found[:10]))}" for name, found in list(sets.items())[:MOST])
+    more = f"; and {len(sets) - MOST} more" if len(sets) > MOST else ""
     return Claim(Item.SEEDS, False, f"{text}{more}. Pairs use the seeds that both have.")
 
 
@@ -452,6 +450,4 @@ def versions(records: Sequence[RunRecord]) -> Claim:
     if not names:
         return Claim(Item.VERSIONS, None, NOT_RECORDED)
     text = ", ".join(f"{name} {records[0].versions[name]}" for name in ("python", *CODE) if name in names)
-    if unknown:
-        return Claim(Item.VERSIONS, None, f"{text}; not recorded by {plural(unknown, 'run')}")
-    return Claim(Item.VERSIONS, True, text)
+    return agreed(Item.VERSIONS, text, unknown)
