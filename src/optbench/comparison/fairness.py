@@ -9,7 +9,7 @@ from enum import StrEnum
 from functools import cache
 from heapq import heappop, heappush
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -381,36 +381,53 @@ def overlaps(records: Sequence[RunRecord], hosts: Sequence[str]) -> Claim:
     return Claim(Item.AT_THE_SAME_TIME, True, f"{text}, each on cores or a GPU of its own")
 
 
+class Share(NamedTuple):
+    """What a run takes of its host.
+
+    Attributes:
+        cores: those that it may use, such as `0-3,8`, or NOT_RECORDED.
+        gpu: its name, '' for none, or NOT_RECORDED.
+    """
+
+    cores: str
+    threads: int
+    gpu: str
+
+
+def share(device: Mapping[str, Any]) -> Share:
+    """Of the `device` of a record."""
+    devices = int(device.get("devices") or 1)
+    gpu = device.get("gpu") if devices == 1 else None  # of several, only the first is recorded
+    return Share(
+        cores=str(device.get("cores") or NOT_RECORDED),
+        threads=int(device.get("threads") or 1) * devices,
+        gpu="" if device.get("accelerator") == "cpu" else str(gpu or NOT_RECORDED),
+    )
+
+
 def starts_beside_others(
-    spans: Sequence[tuple[float, float, int]], shares: Sequence[tuple[str, int, str]]
+    spans: Sequence[tuple[float, float, int]], shares: Sequence[Share]
 ) -> Iterator[tuple[bool, bool]]:
     """Of each run that began while another ran on its host: whether it had to wait, and whether records tell that.
 
     Args:
-        spans: when each run of one host began and ended, and its row in `shares`.
+        spans: when each run of one host began and ended (in seconds), and its row in `shares`.
     """
     running: list[tuple[float, int]] = []  # a heap: when each ends, and its row
-    threads, gpus = Counter[str](), Counter[str]()
+    threads, gpus = Counter[str](), Counter[str]()  # of these: threads by cores, runs by GPU
     for begun, ended, row in sorted(spans):
         while running and running[0][0] - 2 <= begun:  # `started` is in whole seconds
-            cores, count, gpu = shares[heappop(running)[1]]
-            threads[cores] -= count
-            gpus[gpu] -= 1
+            over = shares[heappop(running)[1]]
+            threads[over.cores] -= over.threads
+            gpus[over.gpu] -= 1
         heappush(running, (ended, row))
-        cores, count, gpu = shares[row]
-        threads[cores] += count
-        gpus[gpu] += 1
+        own = shares[row]
+        threads[own.cores] += own.threads
+        gpus[own.gpu] += 1
         if len(running) > 1:
-            waits = crowded(+threads) or (gpu not in ("", NOT_RECORDED) and gpus[gpu] > 1)  # + leaves out zeros
-            yield waits, not (threads[NOT_RECORDED] or gpus[NOT_RECORDED])
-
-
-def share(device: Mapping[str, Any]) -> tuple[str, int, str]:
-    """What a run takes of its host: the cores that it may use, its threads, and its GPU ('' for none)."""
-    devices = int(device.get("devices") or 1)
-    gpu = device.get("gpu") if devices == 1 else None  # of several, only the first is recorded
-    cores, threads = str(device.get("cores") or NOT_RECORDED), int(device.get("threads") or 1) * devices
-    return cores, threads, "" if device.get("accelerator") == "cpu" else str(gpu or NOT_RECORDED)
+            same_gpu = own.gpu not in ("", NOT_RECORDED) and gpus[own.gpu] > 1
+            recorded = not (threads[NOT_RECORDED] or gpus[NOT_RECORDED])
+            yield crowded(+threads) or same_gpu, recorded  # + leaves out zeros
 
 
 def crowded(threads: Mapping[str, int]) -> bool:
