@@ -57,11 +57,11 @@ def find_factors(records: Sequence[RunRecord]) -> Factors:
     Raises:
         ValueError: where a factor of one origin is unknown to another.
     """
-    several = {origin: [records[row] for row in rows] for origin, rows in origins(records).items()}
-    if len(several) > 1:
-        check_fit(several)
-    shared = set.intersection(*({key for record in own for key in settings(record)} for own in several.values()))
-    from_table = bool(several.keys() - {"", LOGS})  # a column of a table is there on purpose
+    by_origin = {origin: [records[row] for row in rows] for origin, rows in origins(records).items()}
+    if len(by_origin) > 1:
+        check_fit(by_origin)
+    shared = set.intersection(*({key for record in own for key in settings(record)} for own in by_origin.values()))
+    from_table = bool(by_origin.keys() - {"", LOGS})  # a column of a table is there on purpose
     candidates = {key for key in shared if from_table or not NEUTRAL.match(key)}
     groups = sorted(candidates & {group for record in records for group in record.choices})
     columns: dict[str, list[Any]] = {group: [record.choices.get(group) for record in records] for group in groups}
@@ -73,12 +73,11 @@ def find_factors(records: Sequence[RunRecord]) -> Factors:
 
     factors: dict[str, list[Any]] = {}
     for is_group, is_typed in ((True, True), (True, False), (False, True), (False, False)):
-        before = dict(factors)
+        # a copy: two typed keys that vary together are both factors; of two untyped ones, the first fixes the second
+        known = dict(factors) if is_typed else factors
         for key, column in varying.items():
-            if (key in groups, key in typed) != (is_group, is_typed):
-                continue
-            beside = before if is_typed else factors  # two typed keys that vary together are both factors
-            if not beside or not determined(column, list(beside.values())):
+            of_this_kind = (key in groups, key in typed) == (is_group, is_typed)
+            if of_this_kind and not determined(column, list(known.values())):
                 factors[key] = column
     implied = {key: column for key, column in varying.items() if key not in factors and not key.endswith("_target_")}
     return Factors([key for key in factors if key in groups], factors, implied)
@@ -102,12 +101,12 @@ def columns_of(records: Sequence[RunRecord]) -> dict[str, list[Any]]:
     return found
 
 
-def check_fit(origins: Mapping[str, Sequence[RunRecord]]) -> None:
+def check_fit(by_origin: Mapping[str, Sequence[RunRecord]]) -> None:
     """Raises ValueError where the runs of one origin vary in what those of another do not have."""
     names = {"": "the runs of this project", LOGS: "the logs"}
-    for origin, records in origins.items():
+    for origin, records in by_origin.items():
         for key in find_factors(records).independent:
-            for other, its in origins.items():
+            for other, its in by_origin.items():
                 known = dict.fromkeys(known for record in its for known in settings(record))
                 if key not in known:
                     like = next((name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]), None)
@@ -119,7 +118,7 @@ def check_fit(origins: Mapping[str, Sequence[RunRecord]]) -> None:
 
 
 def determined(column: Sequence[Any], others: Sequence[Sequence[Any]]) -> bool:
-    """Whether the other columns fix this one."""
+    """Whether the other columns fix this one; of no other column, whether it is constant."""
     seen: dict[tuple[Hashable, ...], Hashable] = {}
     for value, *rest in zip(column, *others, strict=True):
         if seen.setdefault(tuple(map(identity, rest)), identity(value)) != identity(value):
@@ -196,20 +195,20 @@ def lacking(key: str, factors: Factors, records: Sequence[RunRecord]) -> frozens
 
 
 def separate(keys: Sequence[str], factors: Factors, records: Sequence[RunRecord]) -> dict[str, list[Any]]:
-    """What varies, by `keys`, with what belongs to a group made part of it.
+    """`keys` as factors that can be crossed with each other: key -> its value in each run.
 
-    A key that only some choices of a group have is no factor beside the group: it varies `model` from `mlp dropout=0`
-    to `mlp dropout=0.2`, and `convnet` has neither.
+    A key that only some choices of a group have is no factor beside the group. It becomes part of the group's values:
+    of `model` and `model.dropout`, only `model` is left, with `mlp dropout=0`, `mlp dropout=0.2` and `convnet`.
     """
-    inside: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}  # group -> the keys that become part of it
     for key in keys:
         if (group := key.partition(".")[0]) in keys and lacking(key, factors, records):
-            inside.setdefault(group, []).append(key)
-    parts = {key for its in inside.values() for key in its}
+            parts.setdefault(group, []).append(key)
+    absorbed = {key for its in parts.values() for key in its}
     return {
-        key: configuration_names([key, *inside[key]], factors, records) if key in inside else factors.varying[key]
+        key: configuration_names([key, *parts[key]], factors, records) if key in parts else factors.varying[key]
         for key in keys
-        if key not in parts
+        if key not in absorbed
     }
 
 
