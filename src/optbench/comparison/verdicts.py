@@ -62,15 +62,21 @@ def difference_table(
     """The family's pairs, the better mean first; a baseline's pairs lead, and are seen from the other configuration.
 
     Args:
-        blocks: as `statistics.compare_pairs` takes them.
+        blocks: results, one row per block (a seed in one version of the code), one column per configuration that is
+            compared; nan where there is no result.
+        ranking: `configuration`, `n`, `diverged` of each.
         against: the configuration that is in every pair of the family, None where it is no such family.
-        budgets: nothing is claimed of two configurations with different ones; none where they are not to blame.
+        budgets: configuration -> the epochs that its runs were allowed. Nothing is claimed of two that differ; empty
+            where budgets may differ.
         questions: how many of them share the error, such as several looks.
+
+    Returns:
+        as `Judgement.differences`.
     """
-    names = list(blocks.columns)
+    names, sign = list(blocks.columns), metrics.sign(metric)
     table = statistics.compare_pairs(
         blocks.to_numpy(float),
-        metrics.sign(metric) > 0,
+        sign > 0,
         names.index(against) if against is not None else None,
         chosen=family is Family.LEADER,
         questions=questions,
@@ -79,27 +85,23 @@ def difference_table(
     )
     table.insert(0, "a", [names[i] for i in table.i])
     table.insert(1, "b", [names[j] for j in table.j])
-    alone = ranking.set_index("configuration").n.to_dict()
+    seeds = ranking.set_index("configuration").n.to_dict()
     diverged = ranking.set_index("configuration").diverged.to_dict()
     verdicts, reasons = [], []
-    sign = metrics.sign(metric)
     for pair in table.itertuples():
-        both = min(alone[pair.a], alone[pair.b])
         ahead, behind = (pair.a, pair.b) if sign * pair.difference > 0 else (pair.b, pair.a)
-        why = ""
+        verdict, why = verdict_of(pair, sign, budgets)
         if pair.n < statistics.FEWEST:
-            why = Silence.UNPAIRED
-            verdict = Verdict.WITHHELD if both >= statistics.FEWEST else Verdict.UNKNOWN
-        else:
-            verdict, why = verdict_of(pair, sign, budgets)
-            if verdict in CLAIMED and diverged[ahead] > diverged[behind]:  # its mean is that of the runs that survived
-                verdict, why = Verdict.WITHHELD, Silence.DIVERGED.format(ahead=ahead)
+            enough_alone = min(seeds[pair.a], seeds[pair.b]) >= statistics.FEWEST
+            verdict, why = (Verdict.WITHHELD if enough_alone else Verdict.UNKNOWN), Silence.UNPAIRED
+        elif verdict in CLAIMED and diverged[ahead] > diverged[behind]:  # only survivors make its mean
+            verdict, why = Verdict.WITHHELD, Silence.DIVERGED.format(ahead=ahead)
         verdicts.append(verdict)
         reasons.append(str(why))
     table["verdict"], table["reason"] = verdicts, reasons
     table.loc[table.verdict == Verdict.WITHHELD, list(SURE)] = math.nan  # no number may say what the verdict does not
-    for seeds in ("seeds_low", "seeds_high"):
-        table[seeds] = table[seeds].where(table.verdict == Verdict.UNDECIDED)
+    for column in ("seeds_low", "seeds_high"):
+        table[column] = table[column].where(table.verdict == Verdict.UNDECIDED)
     table = table.drop(columns=["i", "j", "equivalent"])
     # the ranking is by all seeds of a configuration, a pair by those that both have: turn the pair where they disagree
     return seen_from(table, baseline, sign).reset_index(drop=True)
