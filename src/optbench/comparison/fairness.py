@@ -159,12 +159,12 @@ def versions_of_code(records: Sequence[RunRecord]) -> list[str]:
     return [version or (usual[0][0] if usual else "") for version in own]
 
 
-def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, trials: dict[str, int]) -> list[Claim]:
+def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, tried: dict[str, int]) -> list[Claim]:
     """One claim per item, of the runs that count.
 
     Args:
         runs: as `Facts.runs`; `records` in its order.
-        trials: how many configurations each optimizer (or what else is compared) had.
+        tried: how many configurations each optimizer (or what else is compared) had.
     """
     runs = runs[runs.used]
     if runs.empty:
@@ -183,7 +183,7 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
         within_networks(Item.INITIAL_WEIGHTS, own, "initial_weights", nets),
         within_seeds(Item.BATCH_ORDER, own, "batch_order"),
         same_seeds(seeds),
-        *configurations_tried(trials),
+        *configurations_tried(tried),
         same(Item.MAX_EPOCHS, [setting(record.config, "trainer.max_epochs") for record in own]),
         same(Item.BATCH_SIZE, [setting(record.config, "data.batch_size") for record in own]),
         same_parameters(own, nets),
@@ -210,12 +210,12 @@ def ledger(runs: pd.DataFrame, records: Sequence[RunRecord], factors: Factors, t
     return claims
 
 
-def configurations_tried(trials: dict[str, int]) -> list[Claim]:
+def configurations_tried(tried: dict[str, int]) -> list[Claim]:
     """Nothing where each optimizer had one configuration."""
-    if len(trials) < 2 or max(trials.values()) < 2:
+    if len(tried) < 2 or max(tried.values()) < 2:
         return []
-    text = ", ".join(f"{name} {count}" for name, count in trials.items())
-    return [Claim(Item.CONFIGURATIONS_TRIED, len(set(trials.values())) == 1, text)]
+    text = ", ".join(f"{name} {count}" for name, count in tried.items())
+    return [Claim(Item.CONFIGURATIONS_TRIED, len(set(tried.values())) == 1, text)]
 
 
 def come_along(factors: Factors, rates: dict[str, Any]) -> Claim:

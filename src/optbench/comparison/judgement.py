@@ -56,6 +56,7 @@ class Judgement:
             never reached it: the ratio is within the budget), `verdict` (better: a is faster).
         time_unit: in which times are compared: `steps`, or `epochs` where batches differ in size.
         profile: the performance profile's corners. `configuration`, `ratio` (>= 1), `fraction` (0 to 1).
+        sensitivities: one per varied number; `interaction`: of two varied factors, else None.
         ledger: what was equal between the runs; `unequal`: those claims that make this comparison unfair.
         code_versions: how many versions of the code the runs that count come from.
         uneven: keys of `Facts.averaged` that do not have the same values in every configuration.
@@ -103,7 +104,7 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
     ranking = rank_configurations(frame, samples, count_statuses(facts), metric)
     order = list(ranking.configuration)
     check_pairs(order, facts.baseline, every_pair)
-    ledger = fairness.ledger(frame, facts.records, facts.factors, trials(facts))
+    ledger = fairness.ledger(frame, facts.records, facts.factors, configurations_per_contestant(facts))
     unequal = fairness.unfair(ledger, facts.by, facts.averaged)
     unfair_budgets = any(claim.item is fairness.Item.MAX_EPOCHS for claim in unequal)
     budgets = fairness.budgets(frame, facts.records) if unfair_budgets else {}
@@ -183,25 +184,24 @@ def judge(facts: Facts, margin: float, gap: float, levels: Sequence[float] = (),
 
 
 def sample(facts: Facts) -> tuple[dict[str, list[float]], pd.DataFrame]:
-    """The samples of each configuration, one per seed, and the same as a table of blocks by configuration.
+    """The results of the runs that count, in two forms.
 
-    A block is a seed in one version of the code: only within it are runs paired.
+    Returns:
+        configuration -> its samples, one per seed; and the blocks: one row per seed and version of the code (levels
+        `seed` and `code` of the index), one column per configuration, nan where there is no result. Only within a
+        block are runs paired.
     """
     frame = facts.runs
     codes = fairness.versions_of_code([facts.records[row] for row in frame.index[frame.used]])
     rows = frame[frame.used].assign(code=codes)[["configuration", "seed", "code", "metric"]]
-    means = rows.groupby(["configuration", "seed", "code"], sort=False).metric.mean()
     names = list(dict.fromkeys(frame.configuration))
-    table = (
-        means.unstack("configuration").reindex(columns=names)
-        if len(means)
-        else pd.DataFrame(columns=names, dtype=float)
-    )
-    by_seed = rows.groupby(["configuration", "seed"], sort=False).metric.mean()
     samples: dict[str, list[float]] = {name: [] for name in names}
-    for (name, _), mean in by_seed.items():
+    for (name, _), mean in rows.groupby(["configuration", "seed"], sort=False).metric.mean().items():
         samples[name].append(mean)
-    return samples, table.astype(float)
+    if rows.empty:
+        return samples, pd.DataFrame(columns=names, dtype=float)
+    means = rows.groupby(["configuration", "seed", "code"], sort=False).metric.mean()
+    return samples, means.unstack("configuration").reindex(columns=names).astype(float)
 
 
 def count_statuses(facts: Facts) -> pd.DataFrame:
@@ -215,7 +215,13 @@ def count_statuses(facts: Facts) -> pd.DataFrame:
 def rank_configurations(
     frame: pd.DataFrame, samples: Mapping[str, Sequence[float]], counts: pd.DataFrame, metric: str
 ) -> pd.DataFrame:
-    """One row per configuration, the best mean first; without `rank`, which the differences decide."""
+    """As `Judgement.ranking`, the best mean first. `rank` is still 0: the differences decide it later.
+
+    Args:
+        frame: as `Facts.runs`.
+        samples: configuration -> the metric, one value per seed.
+        counts: how many runs of each configuration (row) have each status (column).
+    """
     rows = []
     columns = ["validation", "gap", "best_epoch", "best_seconds", "epoch_seconds", "seconds", "parameters", "memory_mb"]
     its = frame[frame.used].groupby("configuration")
@@ -337,8 +343,11 @@ def leader(ranking: pd.DataFrame) -> str:
 # what is unfair
 
 
-def trials(facts: Facts) -> dict[str, int]:
-    """How many configurations each contestant had, or else each choice of the first group: its budget for tuning."""
+def configurations_per_contestant(facts: Facts) -> dict[str, int]:
+    """Contestant -> how many configurations it had: its budget for tuning.
+
+    Where neither networks nor optimizers are compared, the same of each choice of the first group; {} without a group.
+    """
     group = next((key for key in facts.by if key in facts.factors.groups), None)
     if group is None:
         return {}
