@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -59,9 +59,8 @@ class Looks:
 def find_looks(frame: pd.DataFrame, records: Sequence[RunRecord], metric: str) -> Looks:
     """What is known of looks at these runs.
 
-    A report counts as a look if some configuration had runs in it, and has runs in a sweep that began later: its seeds
-    were added by somebody who could know the report. A sweep's own runs, also those that resumed, were planned when it
-    began. The looks of a plan count whenever its runs are compared together with others.
+    The looks of a plan count whenever its runs are compared together with others. Elsewhere, reports count as looks:
+    those after which seeds were added.
 
     Args:
         frame: `folder`, `configuration`, `seed`, `started`, `used` of each run; `records` in its order.
@@ -70,37 +69,53 @@ def find_looks(frame: pd.DataFrame, records: Sequence[RunRecord], metric: str) -
         ValueError: where a plan cannot be read.
     """
     used = frame[frame.used]
-    own = used.index[[not isinstance(records[row], ForeignRecord) for row in used.index]]
-    place_of_run = {row: place_of(Path(frame.folder[row])) for row in own}
-    places = list(dict.fromkeys(place_of_run.values()))
+    own = used.loc[[not isinstance(records[row], ForeignRecord) for row in used.index]]
+    own = own.assign(place=[place_of(Path(folder)) for folder in own.folder])
+    places = list(dict.fromkeys(own.place))
     plans = {where: plan for where in places if (plan := Plan.read(where))}
     runs, seeds = digest(used, records), seeds_of(used)
     if len(places) == 1 and plans and len(own) == len(used):
         return Looks(plans[places[0]], [], runs, seeds, places)
+    reports = {
+        where: [report for report in read_reports(where) if report.metric == metric and report.runs != runs]
+        for where in places
+        if where not in plans
+    }
+    earlier = before_more_seeds(reports, own)
+    for plan in plans.values():
+        each = plural(len(plan.configurations), "configuration")
+        earlier += [Report(look.time, metric, "", f"{look.seeds} seeds of {each}") for look in plan.looks]
+    return Looks(None, sorted(earlier, key=lambda report: moment(report.time)), runs, seeds, places)
+
+
+def before_more_seeds(reports: Mapping[Path, Sequence[Report]], runs: pd.DataFrame) -> list[Report]:
+    """The reports after which seeds were added to a configuration that they had, each once.
+
+    Its runs are then also in a sweep that began later: somebody who could know the report added them. A sweep's own
+    runs, also those that resumed, were planned when it began.
+
+    Args:
+        reports: those of the runs in a place.
+        runs: `place`, `configuration`, `started` of each.
+    """
     began: dict[Path, datetime] = {}  # of each place, when its first run began
     names_in: dict[Path, set[str]] = {}  # of each place, the configurations that have runs in it
-    for row, where in place_of_run.items():
+    for where, name, started in zip(runs.place, runs.configuration, runs.started, strict=True):
+        names_in.setdefault(where, set()).add(name)
         with suppress(ValueError):  # a record without a time that can be read tells nothing
-            started = moment(frame.started[row])
-            began[where] = min(began.get(where, started), started)
-        names_in.setdefault(where, set()).add(frame.configuration[row])
+            began[where] = min(began.get(where, moment(started)), moment(started))
     seen: dict[str, Report] = {}
     known: dict[str, set[str]] = {}  # of each report, the configurations whose runs it had
-    for where in (place for place in places if place not in plans):
-        for report in read_reports(where):
-            if report.metric == metric and report.runs != runs:
-                seen.setdefault(report.runs, report)
-                known.setdefault(report.runs, set()).update(names_in[where])
+    for where, those in reports.items():
+        for report in those:
+            seen.setdefault(report.runs, report)
+            known.setdefault(report.runs, set()).update(names_in[where])
 
     def seeds_were_added(report: Report) -> bool:
         later = [where for where, start in began.items() if start > moment(report.time)]
         return any(names_in[where] & known[report.runs] for where in later)
 
-    earlier = [report for report in seen.values() if seeds_were_added(report)]
-    for plan in plans.values():
-        each = plural(len(plan.configurations), "configuration")
-        earlier += [Report(look.time, metric, "", f"{look.seeds} seeds of {each}") for look in plan.looks]
-    return Looks(None, sorted(earlier, key=lambda report: moment(report.time)), runs, seeds, places)
+    return [report for report in seen.values() if seeds_were_added(report)]
 
 
 def place_of(run: Path) -> Path:
