@@ -151,23 +151,30 @@ def devices_of(used: pd.DataFrame, records: Sequence[RunRecord]) -> dict[str, in
 def why_left_out(
     frame: pd.DataFrame, by: Sequence[str], factors: Factors, other_data: Mapping[int, Sequence[MeasuredOn]]
 ) -> dict[int, dict[LeftOut, str]]:
-    """As `Facts.left_out`: for each configuration and seed, only the newest run with a result counts."""
+    """As `Facts.left_out`.
+
+    Of runs with the same configuration, seed and averaged keys, only the newest with a result counts. The others, also
+    those without a result, are repeated by it.
+
+    Args:
+        frame: `configuration`, `seed`, `status`, `metric`, `started`, `run` of each run, its row as the index.
+        other_data: as `Facts.other_data`.
+    """
     found: dict[int, dict[LeftOut, str]] = {
         row: {LeftOut.OTHER_DATA: another(what)} for row, what in other_data.items()
     }
     for row in frame.index[(frame.status == "completed") & frame.metric.isna()].difference(list(other_data)):
         found[row] = {LeftOut.NO_METRIC: ""}
     others = [pd.Series(map(text, column)) for key, column in factors.independent.items() if key not in by]
-    ended = frame.status.isin(ENDED)
-    keys = pd.concat([frame.configuration, frame.seed, *others], axis=1, keys=range(2 + len(others)))
-    several = keys.duplicated(keep=False)
-    for _, group in frame[several].groupby([column[several] for _, column in keys.items()], sort=False):
-        group = group.drop(list(other_data), errors="ignore")
-        finished = group[ended[group.index]].sort_values("started", kind="stable")
-        if finished.empty:
-            continue
-        for row in group.index.drop(finished.index[-1]):
-            found.setdefault(row, {})[LeftOut.REPEATED] = finished.run.iloc[-1]
+    columns = list(range(2 + len(others)))
+    same_sample = pd.concat([frame.configuration, frame.seed, *others], axis=1, keys=columns)
+    several = same_sample[same_sample.duplicated(keep=False)]
+    for _, its in several.groupby(columns, sort=False):
+        group = frame.loc[its.index].drop(list(other_data), errors="ignore")
+        ended = group[group.status.isin(ENDED)].sort_values("started", kind="stable")
+        if len(ended):
+            for row in group.index.drop(ended.index[-1]):
+                found.setdefault(row, {})[LeftOut.REPEATED] = ended.run.iloc[-1]
     return found
 
 
