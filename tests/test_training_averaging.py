@@ -287,7 +287,7 @@ def test_a_longer_training_begins_its_mean_anew():
         assert float(average.at(step)["weight"]) == (11.5 if step == 12 else step)
 
 
-def regression(step: Callable[[nn.Module, torch.optim.Optimizer], Callable[[int], Any]]) -> nn.Module:
+def regression(step: Callable[[nn.Linear, torch.optim.Optimizer], Callable[[int], Any]]) -> nn.Linear:
     """A layer after 17 steps; what `step` makes of it and of SGD with momentum is called to make each of them."""
     torch.manual_seed(0)
     net, images, labels = nn.Linear(6, 3), torch.randn(20, 6), torch.randn(20, 3)
@@ -305,7 +305,7 @@ def test_lookahead_is_the_librarys():
     slow: list[torch.Tensor] = []
     evaluated: list[torch.Tensor] = []
 
-    def theirs(net: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], Any]:
+    def theirs(net: nn.Linear, optimizer: torch.optim.Optimizer) -> Callable[[int], Any]:
         lookahead = timm.Lookahead(optimizer, k=3, alpha=0.25)
 
         def go(number: int) -> None:
@@ -314,7 +314,7 @@ def test_lookahead_is_the_librarys():
 
         return go
 
-    def ours(net: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[[int], Any]:
+    def ours(net: nn.Linear, optimizer: torch.optim.Optimizer) -> Callable[[int], Any]:
         average = Lookahead(net, lambda: [], 17, every=3, keep=0.75, growth=0)
 
         def go(number: int) -> None:

@@ -6,7 +6,7 @@ a time they take longer than the step that follows (docs/augmentation.md has the
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -74,10 +74,10 @@ class CropFlip(Augmentation):
         borders: what the padding is: `zero`, or `mirrored` pixels of the image.
     """
 
-    def __init__(self, padding: int, flip: float | str, borders: str) -> None:
+    def __init__(self, padding: int, flip: float | Literal["alternating"], borders: str) -> None:
         if type(padding) is not int or padding < 0:
             raise ValueError(f"augmentation.crop_flip.padding={padding} must be a whole number of pixels, at least 0.")
-        if flip != "alternating" and (not is_number(flip) or not 0 <= flip <= 1):
+        if flip != "alternating" and not (is_number(flip) and 0 <= flip <= 1):
             raise ValueError(f"augmentation.crop_flip.flip={flip} must be a probability in [0, 1], or alternating.")
         if borders not in BORDERS:
             raise ValueError(f"augmentation.crop_flip.borders={borders} is not known: use {' or '.join(BORDERS)}.")
