@@ -1,4 +1,4 @@
-"""What it gains that glibc keeps freed memory for the next step (`build.keep_freed_memory`).
+"""What it gains that glibc keeps freed memory for the next step (`training.memory.keep_freed`).
 
     python benchmarks/freed_memory.py [--steps 20] [--rounds 3] [overrides]
 
@@ -29,11 +29,11 @@ def measure(way: str, steps: int, overrides: list[str]) -> dict[str, float]:
     from hydra.utils import instantiate
 
     from optbench.commands import resolvers  # noqa: F401  # configs/ needs them
-    from optbench.training import build
+    from optbench.training import build, memory
     from optbench.training.optimizers import build_optimizer
 
     if way == "kept":
-        build.keep_freed_memory()
+        memory.keep_freed()
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     with initialize_config_dir(str(PROJECT / "configs"), version_base="1.3"):
         cfg = compose("train", ["output_dir=.", *overrides])

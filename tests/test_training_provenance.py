@@ -9,6 +9,7 @@ from torch import nn
 
 from conftest import PROJECT, toy_trainer
 from optbench.training import provenance
+from optbench.training.memory import keep_freed
 from optbench.training.provenance import weights_sha256
 
 
@@ -84,6 +85,7 @@ def test_a_commit_and_whether_tracked_files_differ(tmp_path):
 
 def test_peak_memory_is_that_of_one_run():
     """A run of a sweep must not show the peak of the run before it in the same process."""
+    keep_freed()  # as every run does
     before = provenance.peak_memory_mb(torch.device("cpu"))["process"]
     big = torch.ones(100_000_000)  # 400 MB
     high = provenance.peak_memory_mb(torch.device("cpu"))["process"]

@@ -1,10 +1,8 @@
 """From the configuration to the parts of a run: every group of `configs/` becomes an object here."""
 
-import ctypes
 import json
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +24,7 @@ from optbench.distributed.batchnorm import WholeBatchNorm
 from optbench.recovery.checkpoint import CheckpointFiles, load_weights, read_checkpoint
 from optbench.training.classifier import Classifier
 from optbench.training.lightning_internals import skip_empty_hooks
+from optbench.training.memory import keep_freed
 
 log = logging.getLogger(__name__)
 
@@ -33,24 +32,12 @@ log = logging.getLogger(__name__)
 def set_up_libraries(cfg: DictConfig) -> None:
     """Seed every generator, and set what PyTorch and Lightning keep for the whole process."""
     quiet_lightning()
-    keep_freed_memory()
+    keep_freed()
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     torch.set_float32_matmul_precision(cfg.matmul_precision)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # no one reads it
     if not torch.cuda.is_available():  # or, as Lightning sets it, each step of Adam looks for NVIDIA's library
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed for the next step.
-
-    It would give large blocks back, and the system would have to clear the pages of the next ones: a tenth of the time
-    of a convolutional network (docs/network.md). Other C libraries have no `mallopt`, or do nothing.
-    """
-    mmap_max, trim_threshold = -4, -1  # as malloc.h numbers them
-    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
 
 
 BATCHES = ("batch_size", "val_size", "order_seed", "normalization")  # keys of `data` that change no image

@@ -21,6 +21,7 @@ from torch import nn
 from optbench.data.datamodule import ImageDataModule
 from optbench.records.files import PROJECT
 from optbench.records.record import RunRecord
+from optbench.training.memory import give_back
 
 COMPUTES = ("run.py", "callbacks", "data", "distributed", "nets", "training")  # what determines a run's numbers
 LIBRARIES = ("torch", "torchvision", "pytorch-lightning", "torchmetrics", "hydra-core", "omegaconf", "numpy")
@@ -66,6 +67,7 @@ def count_parameters(net: nn.Module) -> dict[str, int]:
 
 def reset_peak_memory() -> None:
     """Start `peak_memory_mb` from what is used now, or a run of a sweep would show the peak of the run before."""
+    give_back()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with suppress(OSError):  # Linux, proc(5): 5 sets VmHWM to what is resident now
