@@ -180,8 +180,9 @@ def report(
         for k, name in enumerate(classes)
     ]
     show("Per class", rows)
+    columns = columns_of(classes, "true class")
     counts = [
-        {"true class": name, **dict(zip(columns_of(classes, "true class"), row, strict=True))}
+        {"true class": name, **dict(zip(columns, row, strict=True))}
         for name, row in zip(classes, matrix.tolist(), strict=True)
     ]
     if len(classes) <= 20:

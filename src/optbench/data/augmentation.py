@@ -51,9 +51,8 @@ class Augmentation:
         raise NotImplementedError
 
 
-def check_probability(key: str, value: Any) -> None:
-    if not is_number(value) or not 0 <= value <= 1:
-        raise ValueError(f"augmentation.{key}={value} is a probability: it must be in [0, 1].")
+def is_probability(value: Any) -> bool:
+    return is_number(value) and 0 <= value <= 1
 
 
 def per_image(numbers: Tensor, images: Tensor) -> Tensor:
@@ -77,7 +76,7 @@ class CropFlip(Augmentation):
     def __init__(self, padding: int, flip: float | Literal["alternating"], borders: str) -> None:
         if type(padding) is not int or padding < 0:
             raise ValueError(f"augmentation.crop_flip.padding={padding} must be a whole number of pixels, at least 0.")
-        if flip != "alternating" and not (is_number(flip) and 0 <= flip <= 1):
+        if flip != "alternating" and not is_probability(flip):
             raise ValueError(f"augmentation.crop_flip.flip={flip} must be a probability in [0, 1], or alternating.")
         if borders not in BORDERS:
             raise ValueError(f"augmentation.crop_flip.borders={borders} is not known: use {' or '.join(BORDERS)}.")
@@ -118,7 +117,8 @@ class Cutout(Augmentation):
     def __init__(self, size: int, probability: float) -> None:
         if type(size) is not int or size < 1:
             raise ValueError(f"augmentation.cutout.size={size} must be a whole number of pixels, at least 1.")
-        check_probability("cutout.probability", probability)
+        if not is_probability(probability):
+            raise ValueError(f"augmentation.cutout.probability={probability} is a probability: it must be in [0, 1].")
         self.size, self.probability = size, probability
 
     def check(self, height: int, width: int) -> None:
